@@ -1,0 +1,146 @@
+"""The errors of agent_graph.
+
+```
+AgentGraphError
+├─ ConfigError(ValueError)      a setting that cannot be: unknown key, negative limit, bad run_id
+├─ BackendError                 a port failed; .backend names it, the cause is kept, .retryable says whether trying again may help
+│  ├─ LLMError
+│  ├─ StorageError
+│  └─ ToolError
+│     ├─ ToolNotFound
+│     ├─ ToolTimeout(TimeoutError)
+│     ├─ ToolNotExecuted        the tool's own word: nothing happened, safe to retry
+│     └─ OutcomeUnknown         the call was started and its end is not known
+├─ ContractError(TypeError)     a backend broke its port: which method, what was due
+├─ RunError                     .run_id
+│  ├─ RunNotFound
+│  ├─ RunInProgress
+│  ├─ RunConflict
+│  └─ LeaseLost
+└─ NotDurable                   a write did not reach the disk: never swallowed
+```
+
+What happens *inside* a turn is a result (`AgentRun.status`, `.error`), not an exception. `ProductionAgent.run` raises only
+ConfigError, RunConflict, RunInProgress, RunNotFound, LeaseLost, StorageError, NotDurable and CancelledError.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+__all__ = [
+    "AgentGraphError",
+    "BackendError",
+    "ConfigError",
+    "ContractError",
+    "LLMError",
+    "LeaseLost",
+    "NotDurable",
+    "OutcomeUnknown",
+    "RunConflict",
+    "RunError",
+    "RunInProgress",
+    "RunNotFound",
+    "StorageError",
+    "ToolError",
+    "ToolNotExecuted",
+    "ToolNotFound",
+    "ToolTimeout",
+    "describe",
+]
+
+
+class AgentGraphError(Exception):
+    """Something in agent_graph went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message if message is not None else inspect.cleandoc(type(self).__doc__ or ""))
+
+
+class ConfigError(AgentGraphError, ValueError):
+    """A setting cannot be used. Look at the named key and its allowed values."""
+
+
+class BackendError(AgentGraphError):
+    """A backend failed. The cause is chained to this error."""
+
+    retryable: bool = True
+    """Whether trying again may help."""
+
+    def __init__(self, message: str | None = None, *, backend: str = "", retryable: bool | None = None) -> None:
+        super().__init__(message)
+        self.backend = backend
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class LLMError(BackendError):
+    """The language model failed. The cause is chained to this error."""
+
+
+class StorageError(BackendError):
+    """The storage cannot be used. Check that the path exists, is writable, has space, and belongs to agent_graph."""
+
+    retryable = False
+
+
+class ToolError(BackendError):
+    """A tool failed. The cause is chained to this error."""
+
+
+class ToolNotFound(ToolError):
+    """The model asked for a tool that this agent does not have."""
+
+    retryable = False
+
+
+class ToolTimeout(ToolError, TimeoutError):
+    """A tool did not finish within its time."""
+
+
+class ToolNotExecuted(ToolError):
+    """The tool did not run: nothing happened, so calling it again is safe. Raise this from a tool to say so."""
+
+
+class OutcomeUnknown(ToolError):
+    """The call was started and its end is not known: it may have happened. Check before you repeat it."""
+
+    retryable = False
+
+
+class ContractError(AgentGraphError, TypeError):
+    """A backend broke its port: it returned something else than its method owes."""
+
+
+class RunError(AgentGraphError):
+    """A run cannot be used in this way."""
+
+    def __init__(self, message: str | None = None, *, run_id: str = "") -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunNotFound(RunError):
+    """No run of this name is in the storage. `agent-graph runs` lists those that are."""
+
+
+class RunInProgress(RunError):
+    """This run is being worked on elsewhere. Wait for it, or use another run_id."""
+
+
+class RunConflict(RunError):
+    """This run_id has an unfinished turn with another input. Resume it, close it (`on_unfinished="close"`), or use another run_id."""
+
+
+class LeaseLost(RunError):
+    """Another process took this run over while this one was stopped; nothing that this one does can be recorded any more."""
+
+
+class NotDurable(AgentGraphError):
+    """A write did not reach the disk, so nothing that depends on it was done. Check space and rights of the storage, then resume the run."""
+
+
+def describe(error: BaseException) -> str:
+    """Return `"<class>: <message>"`, the form in which an error enters `AgentRun.error`."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
