@@ -60,13 +60,13 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bootstrap: {target} is no virtual environment: move it away, or name another folder", file=sys.stderr)
         return 1
     for way in WAYS:
-        name = (way.__doc__ or "").split("\n", maxsplit=1)[0]
+        name = way.__doc__
         try:
             shutil.rmtree(target, ignore_errors=True)  # a former environment, or what the last way left
             way(target)
             run([interpreter(target), "-m", "pip", "--version"])
         except NotPossible as reason:
-            print(f"bootstrap: not by {name} {reason}", file=sys.stderr)
+            print(f"bootstrap: not by {name}: {reason}", file=sys.stderr)
         else:
             print(f"bootstrap: made {target} with Python {sys.version.split()[0]} by {name}", file=sys.stderr)
             return 0
@@ -75,17 +75,17 @@ def main(arguments: Sequence[str]) -> int:
     return 1
 
 
-# ── the ways, in the order in which they are tried; a docstring's first line completes "by ..." ──
+# ── the ways, in the order in which they are tried; the docstring completes "by ..." ──
 
 
 def venv_with_ensurepip(target: Path) -> None:
-    """python -m venv:"""
+    """python -m venv"""
     require("venv", "ensurepip")
     run([sys.executable, "-m", "venv", str(target)])
 
 
 def venv_and_a_pip_of_this_machine(target: Path) -> None:
-    """python -m venv --without-pip and a pip of this machine:"""
+    """python -m venv --without-pip and a pip of this machine"""
     require("venv")
     pips = [[sys.executable, "-m", "pip"]] if importlib.util.find_spec("pip") else []
     pips += [[path] for name in ("pip3", "pip") if (path := shutil.which(name))]
@@ -96,7 +96,7 @@ def venv_and_a_pip_of_this_machine(target: Path) -> None:
 
 
 def virtualenv_or_uv(target: Path) -> None:
-    """virtualenv or uv:"""
+    """virtualenv or uv"""
     commands = []
     if importlib.util.find_spec("virtualenv"):
         commands.append([sys.executable, "-m", "virtualenv", "--python", sys.executable, str(target)])
@@ -110,13 +110,13 @@ def virtualenv_or_uv(target: Path) -> None:
 
 
 def venv_and_a_wheel_on_this_disk(target: Path) -> None:
-    """python -m venv --without-pip and the distribution's pip wheel on this disk:"""
+    """python -m venv --without-pip and the distribution's pip wheel on this disk"""
     require("venv")
     install_from_wheel(target, root=Path("/"))
 
 
 def venv_and_a_wheel_from_apt(target: Path) -> None:
-    """python -m venv --without-pip and the pip wheel of Debian's python3-pip-whl:"""
+    """python -m venv --without-pip and the pip wheel of Debian's python3-pip-whl"""
     require("venv")
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise NotPossible("this is no Debian-like system (no apt-get or dpkg-deb)")
