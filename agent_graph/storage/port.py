@@ -116,6 +116,8 @@ class LedgerRow:
     """JSON of the usage as reported, with unit prices, matched model id, source and version of the price."""
     used: bool = False
     """Whether the reply became a step of the loop."""
+    used_s: float = 0.0
+    """Working time of the turn when this was written, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +141,8 @@ class JournalRow:
     """JSON, made storable."""
     error: str | None = None
     latency_ms: float = 0.0
+    used_s: float = 0.0
+    """Working time of the turn when this was written, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
