@@ -1,0 +1,284 @@
+"""What a turn may still spend, decided before it is spent.
+
+How it works. A limit is kept by *reservation*: before a model call its worst case (counted input, plus the output cap at the
+dearest price) is held against the limit, and only a call whose worst case fits is made. After it the real bill replaces the
+reservation; a crash leaves the reservation standing as "uncertain". So at every instant
+
+    settled + uncertain + reserved <= limit
+
+and no order of calls, crashes or retries can pass a limit: `admit` is the only door, and it opens by this sum alone.
+
+A turn should end with an answer, not at a wall. Therefore the last call that a budget can pay is made as a *landing*: the model
+is told to answer from what it knows, without tools. A call is normal only if a landing still fits behind it (money, tokens, one
+more step, and time beyond the landing's share); otherwise it is the landing itself. A turn's first call never lands, since
+there is nothing yet to answer from.
+
+Where a worst case does not fit, the output cap is shrunk first: a shorter answer is better than none, down to a floor below
+which an answer is no answer (a reasoning model needs more, because it thinks inside its output).
+
+What must stay true: `violation` judges with `>=` (a reached limit admits no further call), `admit` with `<=` (a call may use the
+limit up exactly); both count uncertain amounts as spent; None is no limit, in every place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+__all__ = ["Admission", "Estimate", "Key", "Land", "Limits", "Normal", "Refuse", "Spent", "admit", "landing_share_s", "violation"]
+
+Key: TypeAlias = Literal["max_steps", "max_tokens", "max_cost_usd", "timeout_s"]
+"""A limit's config key."""
+
+MIN_OUTPUT_TOKENS = 256
+"""An output cap is not shrunk below this: about two paragraphs."""
+MIN_REASONING_TOKENS = 2_048
+"""The same for a model that thinks inside its output."""
+NANO_USD = Decimal("1e-9")
+LANDING_SHARE = 0.2
+"""Part of `timeout_s` kept for the landing ..."""
+LANDING_SHARE_S = 10.0
+"""... and the most that is kept, seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one turn may use; None is no limit."""
+
+    max_steps: int | None = None
+    """Model replies used by the loop."""
+    max_tokens: int | None = None
+    """Input + output tokens of all model calls."""
+    max_cost_usd: Decimal | None = None
+    """USD of all model calls."""
+    timeout_s: float | None = None
+    """Working time, seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What one turn has used so far, over crashes too."""
+
+    steps: int = 0
+    """Model replies used by the loop."""
+    tokens: int = 0
+    """Settled: as the replies reported them."""
+    cost_usd: Decimal = Decimal(0)
+    """Settled USD."""
+    uncertain_tokens: int = 0
+    """Upper bound of the tokens of calls that are under way or whose end is unknown."""
+    uncertain_usd: Decimal = Decimal(0)
+    """Upper bound of their USD."""
+    elapsed_s: float = 0.0
+    """Working time used, seconds; waiting for people and outages do not count."""
+
+    @property
+    def bound_tokens(self) -> int:
+        """Tokens that limits count: settled and uncertain."""
+        return self.tokens + self.uncertain_tokens
+
+    @property
+    def bound_usd(self) -> Decimal:
+        """USD that limits count: settled and uncertain."""
+        return self.cost_usd + self.uncertain_usd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The worst case of one model call."""
+
+    input_tokens: int
+    """Counted input, rounded up; the whole bound of a backend that takes no output cap."""
+    output_tokens: int
+    """Output cap; 0 for a backend that takes none."""
+    cost_usd: Decimal
+    """USD of both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """Make the call."""
+
+    max_output_tokens: int | None
+    """Cap to give it, possibly shrunk; None for a backend that takes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """Make the landing instead: an answer from what is known, without tools."""
+
+    key: Key
+    """The limit whose nearness makes it the last call."""
+    max_output_tokens: int | None
+    """Cap to give it, possibly shrunk; None for a backend that takes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Make no further call."""
+
+    key: Key
+    """The limit that does not allow it."""
+    text: str
+    """For `AgentRun.error`: "max_cost_usd: 0.04 + 0.0113 of 0.05"."""
+
+
+Admission: TypeAlias = Normal | Land | Refuse
+
+
+def violation(limits: Limits, spent: Spent) -> str | None:
+    """Return "<key>: <value> of <limit>" for the first limit that is reached (`>=`), or None.
+
+    The order is max_steps, max_tokens, max_cost_usd, timeout_s. Uncertain amounts count as spent.
+    """
+    reached = _reached(limits, spent)
+    return reached.text if reached else None
+
+
+def admit(
+    limits: Limits,
+    spent: Spent,
+    *,
+    call: Estimate,
+    landing: Estimate | None,
+    first: bool,
+    output_price_usd: Decimal | None,
+    can_shrink: bool,
+    reasoning: bool = False,
+    landing_after: Estimate | None = None,
+) -> Admission:
+    """Decide whether the next model call is made, made as the landing, or not made.
+
+    Args:
+        limits: what the turn may use.
+        spent: what it has used; other calls under way count as uncertain.
+        call: worst case of the call at its full output cap.
+        landing: worst case of a landing made now instead of the call; None where landing is switched off.
+        first: whether this is the turn's first call, which never lands.
+        output_price_usd: USD of one output token at this size (`PriceBook.output_price`); None where tokens cost nothing or
+            the backend tells its cost only afterwards.
+        can_shrink: whether the backend takes an output cap.
+        reasoning: whether the model thinks inside its output, which sets a higher floor.
+        landing_after: worst case of a landing made after the call, whose input then holds the call's reply too; default `landing`.
+    """
+    reached = _reached(limits, spent)
+    if reached:
+        return reached
+    floor = MIN_REASONING_TOKENS if reasoning else MIN_OUTPUT_TOKENS
+    cap = _Cap(price_usd=output_price_usd or Decimal(0), floor=floor, shrinks=can_shrink)
+    room = _Room.of(limits, spent)
+    if landing is not None:
+        normal = _last_call(limits, spent) or cap.fit(call, room.less(cap.least(landing_after or landing)))
+        if isinstance(normal, Normal):
+            return normal
+        if not first:
+            fitted = cap.fit(landing, room)
+            if isinstance(fitted, Normal):
+                return Land(normal, fitted.max_output_tokens)
+            return _refusal(fitted, limits, spent, cap.least(landing))
+    fitted = cap.fit(call, room)
+    return fitted if isinstance(fitted, Normal) else _refusal(fitted, limits, spent, cap.least(call))
+
+
+def landing_share_s(timeout_s: float) -> float:
+    """Return the seconds of a `timeout_s` that are kept for the landing."""
+    return min(LANDING_SHARE * timeout_s, LANDING_SHARE_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """What is left of the limits that a call's worst case is held against; None is unlimited."""
+
+    tokens: int | None
+    usd: Decimal | None
+
+    @classmethod
+    def of(cls, limits: Limits, spent: Spent) -> _Room:
+        return cls(
+            tokens=None if limits.max_tokens is None else limits.max_tokens - spent.bound_tokens,
+            usd=None if limits.max_cost_usd is None else limits.max_cost_usd - spent.bound_usd,
+        )
+
+    def less(self, landing: Estimate) -> _Room:
+        """Return the room before `landing`; a free landing needs some too, since a limit used up exactly is a reached one."""
+        return _Room(
+            tokens=None if self.tokens is None else self.tokens - max(landing.input_tokens + landing.output_tokens, 1),
+            usd=None if self.usd is None else self.usd - max(landing.cost_usd, NANO_USD),
+        )
+
+    def short_of(self, call: Estimate) -> Key | None:
+        """Return the limit that does not hold `call`, or None."""
+        if self.tokens is not None and call.input_tokens + call.output_tokens > self.tokens:
+            return "max_tokens"
+        if self.usd is not None and call.cost_usd > self.usd:
+            return "max_cost_usd"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cap:
+    """How far an output cap may be shrunk, and what that saves."""
+
+    price_usd: Decimal
+    floor: int
+    shrinks: bool
+
+    def least(self, call: Estimate) -> Estimate:
+        """Return `call` at the smallest output cap that it may be given."""
+        if not self.shrinks or call.output_tokens <= self.floor:
+            return call
+        saved = (call.output_tokens - self.floor) * self.price_usd
+        return Estimate(input_tokens=call.input_tokens, output_tokens=self.floor, cost_usd=call.cost_usd - saved)
+
+    def fit(self, call: Estimate, room: _Room) -> Normal | Key:
+        """Return `call` at the largest cap that `room` holds, or the limit that does not hold even its least form."""
+        least = self.least(call)
+        short = room.short_of(least)
+        if short:
+            return short
+        if not self.shrinks:
+            return Normal(None)
+        extra = call.output_tokens - least.output_tokens
+        if room.tokens is not None:
+            extra = min(extra, room.tokens - least.input_tokens - least.output_tokens)
+        if room.usd is not None and extra * self.price_usd > room.usd - least.cost_usd:
+            extra = int((room.usd - least.cost_usd) // self.price_usd)
+        return Normal(least.output_tokens + extra)
+
+
+def _reached(limits: Limits, spent: Spent) -> Refuse | None:
+    figures: tuple[tuple[Key, Decimal | float, Decimal | float | None], ...] = (
+        ("max_steps", spent.steps, limits.max_steps),
+        ("max_tokens", spent.bound_tokens, limits.max_tokens),
+        ("max_cost_usd", spent.bound_usd, limits.max_cost_usd),
+        ("timeout_s", spent.elapsed_s, limits.timeout_s),
+    )
+    for key, value, limit in figures:
+        if limit is not None and value >= limit:
+            return Refuse(key, f"{key}: {plain(value)} of {plain(limit)}")
+    return None
+
+
+def _last_call(limits: Limits, spent: Spent) -> Key | None:
+    """Return the limit that leaves no step or no time for a landing after the next call, or None."""
+    if limits.max_steps is not None and spent.steps + 1 >= limits.max_steps:
+        return "max_steps"
+    if limits.timeout_s is not None and limits.timeout_s - spent.elapsed_s <= landing_share_s(limits.timeout_s):
+        return "timeout_s"
+    return None
+
+
+def _refusal(key: Key, limits: Limits, spent: Spent, call: Estimate) -> Refuse:
+    if key == "max_tokens":
+        used, needed, limit = spent.bound_tokens, call.input_tokens + call.output_tokens, limits.max_tokens
+        return Refuse(key, f"{key}: {used} + {needed} of {limit}")
+    return Refuse(key, f"{key}: {plain(spent.bound_usd)} + {plain(call.cost_usd)} of {plain(limits.max_cost_usd)}")
+
+
+def plain(value: Decimal | float | None) -> str:
+    """Return a figure as people write it: no exponent, no trailing zeros; seconds (float) to the millisecond."""
+    if value is None:
+        return "no limit"
+    text = f"{value:.3f}" if isinstance(value, float) else f"{Decimal(value):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
