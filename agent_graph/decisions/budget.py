@@ -168,17 +168,16 @@ def admit(
     floor = MIN_REASONING_TOKENS if reasoning else MIN_OUTPUT_TOKENS
     cap = _Cap(price_usd=output_price_usd or Decimal(0), floor=floor, shrinks=can_shrink)
     room = _Room.of(limits, spent)
-    if landing is not None:
-        normal = _last_call(limits, spent) or cap.fit(call, room.less(cap.least(landing_after or landing)))
-        if isinstance(normal, Normal):
-            return normal
-        if not first:
-            fitted = cap.fit(landing, room)
-            if isinstance(fitted, Normal):
-                return Land(normal, fitted.max_output_tokens)
-            return _refusal(fitted, limits, spent, cap.least(landing))
-    fitted = cap.fit(call, room)
-    return fitted if isinstance(fitted, Normal) else _refusal(fitted, limits, spent, cap.least(call))
+    if landing is None or first:
+        fitted = cap.fit(call, room)
+        return fitted if isinstance(fitted, Normal) else _refusal(fitted, limits, spent, cap.least(call))
+    normal = _last_call(limits, spent) or cap.fit(call, room.less(cap.least(landing_after or landing)))
+    if isinstance(normal, Normal):
+        return normal
+    fitted = cap.fit(landing, room)
+    if isinstance(fitted, Normal):
+        return Land(normal, fitted.max_output_tokens)
+    return _refusal(fitted, limits, spent, cap.least(landing))
 
 
 def landing_share_s(timeout_s: float) -> float:
