@@ -1,4 +1,4 @@
-"""The door: its names are sorted, resolvable, documented and seen by type checkers, and it is cheap to open."""
+"""The door: its names are sorted, resolvable, documented and seen by type checkers, and it opens at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 import agent_graph
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("langgraph", "langchain_core", "openai", "langsmith", "rich", "genai_prices", "pydantic", "jsonschema", "sqlite3")
 
 
 def test_the_names_are_sorted_and_single() -> None:
@@ -61,20 +60,7 @@ def test_the_version_is_the_one_of_the_package() -> None:
     assert agent_graph.__version__ == project["version"]
 
 
-def _in_a_new_process(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def test_importing_loads_nothing_heavy() -> None:
-    """Nor does the use of the names that a backend's author needs."""
-    loaded = _in_a_new_process(
-        "import agent_graph, sys\n"
-        "from agent_graph import LLMBackend, Message, ToolBackend, ToolCall, ConfigError, AgentConfig, TextDelta\n"
-        f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
-    )
-    assert loaded == ""
-
-
 def test_importing_takes_less_than_150_ms() -> None:
     code = "import time; t = time.perf_counter(); import agent_graph; print(time.perf_counter() - t)"
-    assert min(float(_in_a_new_process(code)) for _ in range(3)) < 0.150
+    seconds = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)]
+    assert min(map(float, seconds)) < 0.150
