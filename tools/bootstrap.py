@@ -38,7 +38,6 @@ bootstrap: no way to get pip into a new environment worked (each attempt is show
   Debian, Ubuntu    sudo apt-get install python3-venv
   Fedora            sudo dnf install python3-pip
   openSUSE          sudo zypper install python3-pip
-  Alpine            sudo apk add py3-pip
   any system        put uv or virtualenv on the PATH, or name another Python >= 3.11: make PYTHON=/path/to/python3
 then run the same command again."""
 
