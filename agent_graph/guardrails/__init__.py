@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agent_graph.guardrails.defaults import CutReply, EmptyAnswer, SizeCaps, default_rails
 from agent_graph.guardrails.injection import InjectionHeuristics
-from agent_graph.guardrails.judging import Finding, FunctionRail, Judgement, for_tools, guardrail, judge, speaks_at
+from agent_graph.guardrails.judging import Finding, FunctionRail, Judgement, for_tools, guardrail, judge, stages_of
 from agent_graph.guardrails.optional import AllowDeny, PiiRail, SecretsRail
 from agent_graph.guardrails.redaction import Redactor, secrets_of
 from agent_graph.guardrails.verdicts import STAGES, Allow, Ask, Block, Guardrail, Replace, Revise, Stage, Verdict
@@ -39,5 +39,5 @@ __all__ = [
     "guardrail",
     "judge",
     "secrets_of",
-    "speaks_at",
+    "stages_of",
 ]

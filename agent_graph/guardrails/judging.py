@@ -23,7 +23,7 @@ from agent_graph.errors import ConfigError, ContractError, describe
 from agent_graph.guardrails.verdicts import STAGES, Allow, Ask, Block, Guardrail, Replace, Revise, Verdict
 from agent_graph.types import AgentRun
 
-__all__ = ["Finding", "FunctionRail", "Judgement", "for_tools", "guardrail", "judge", "speaks_at"]
+__all__ = ["Finding", "FunctionRail", "Judgement", "for_tools", "guardrail", "judge", "stages_of"]
 
 DEFAULT_TIMEOUT_S = 10.0
 _DECISIVE = (Block, Ask, Revise)
@@ -53,9 +53,9 @@ class Judgement:
     """The Block, Ask or Revise that ended the questioning; it is the last finding's. None: the payload passes."""
 
 
-def speaks_at(rail: Guardrail, stage: str) -> bool:
-    """Return whether `rail` is asked at `stage`."""
-    return stage in getattr(rail, "stages", STAGES)
+def stages_of(rail: Guardrail) -> Collection[str]:
+    """Return the stages at which `rail` is asked."""
+    return getattr(rail, "stages", STAGES)
 
 
 def for_tools(rails: Sequence[Guardrail], tools: Sequence[Any]) -> tuple[Guardrail, ...]:
@@ -72,7 +72,7 @@ async def judge(rails: Iterable[Guardrail], stage: str, payload: Any, run: Agent
     findings: list[Finding] = []
     deadline = None if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
     for rail in rails:
-        if not speaks_at(rail, stage):
+        if stage not in stages_of(rail):
             continue
         try:
             said = rail.check(stage, payload, run)
