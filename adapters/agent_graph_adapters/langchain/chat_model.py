@@ -1,0 +1,331 @@
+"""An `LLMBackend` as a LangChain chat model, and a LangChain chat model as an `LLMBackend`.
+
+`as_chat_model` is how the agent's graph calls a custom backend: the call is then a proper model run in LangSmith, with usage and
+model name. Three things hold:
+
+- `complete()` receives the very tool dicts that were bound, and its own metadata of earlier replies unchanged.
+- What the backend did not say stays unknown: no usage is None, never zero.
+- An error of the backend reaches the caller as it was raised; a reply that is no Message is a ContractError.
+
+A backend that has a method `stream` (see `SupportsStream`) is streamed wherever LangChain streams.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol, cast, runtime_checkable
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field
+
+from agent_graph.decisions.replies import Reply, read_reply
+from agent_graph.decisions.tokens import estimate_text
+from agent_graph.decisions.tools import ToolSpec, canonical_json, read_tools
+from agent_graph.errors import ConfigError, ContractError
+from agent_graph.messages import Conversion, current_conversion, keep_metadata, langchain_usage, split_calls
+from agent_graph.ports import LLMBackend
+from agent_graph.types import Message, MessageRole
+from agent_graph_adapters.langchain.blocking import run_alone
+
+__all__ = ["BackendChatModel", "ModelBackend", "SupportsStream", "as_chat_model", "as_llm_backend"]
+
+
+@runtime_checkable
+class SupportsStream(Protocol):
+    """What an `LLMBackend` may have besides `complete`: the reply in pieces."""
+
+    def stream(self, messages: list[Message], tools: list[dict[str, Any]]) -> AsyncIterator[str | Message]:
+        """Yield the text as it comes, piece by piece, then the whole reply as `complete` would have returned it.
+
+        The last piece, a `Message`, carries tool calls, usage and cost; its content begins with the text that was yielded (what
+        is left of it is yielded too). Without it the reply is the text alone, and usage is unknown.
+        """
+        ...
+
+
+def as_chat_model(backend: LLMBackend, *, name: str | None = None) -> BaseChatModel:
+    """Return `backend` as a LangChain chat model; `name` is what its runs are called in a trace.
+
+    ConfigError if `backend` has no `complete` and `count_tokens`. What `as_llm_backend` made is unwrapped again.
+    """
+    if type(backend) is ModelBackend:
+        return backend.model
+    for method in ("complete", "count_tokens"):
+        if not callable(getattr(backend, method, None)):
+            raise ConfigError(f"llm: {type(backend).__name__} has no method {method}(); an LLMBackend was due.")
+    kind = StreamingBackendChatModel if callable(getattr(backend, "stream", None)) else BackendChatModel
+    return kind(backend=backend, name=name)
+
+
+def as_llm_backend(model: BaseChatModel) -> LLMBackend:
+    """Return a LangChain chat model as an `LLMBackend`. What `as_chat_model` made is unwrapped again."""
+    return cast("LLMBackend", model.backend) if isinstance(model, BackendChatModel) else ModelBackend(model)
+
+
+class BackendChatModel(BaseChatModel):
+    """An `LLMBackend` behind LangChain's interface."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    backend: Any = Field(exclude=True, repr=False)
+    """The wrapped `LLMBackend`, recognised by shape."""
+    cache: Any = Field(default=False, exclude=True)
+    """Off: two backends of one class are not the same model, and a cached reply would be counted as paid for."""
+
+    @property
+    def _llm_type(self) -> str:
+        return f"agent-graph-{type(self.backend).__name__}"
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return {"backend": _qualified_name(self.backend), "model": self._model_name()}
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Return this model with `tools` bound: dicts as they are, LangChain tools described in OpenAI's form.
+
+        A backend of the specification takes neither `tool_choice` nor other options: they are left out.
+        """
+        return self.bind(tools=[tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in tools])
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return the backend's own count of one user message with this text."""
+        return self._count([Message(MessageRole.USER, text)])
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Return the backend's own count of `messages`. Tools are not counted: its port has no place for them."""
+        return self._count(_conversion().to_spec(messages))
+
+    def _count(self, messages: list[Message]) -> int:
+        count = self.backend.count_tokens(messages)
+        if not isinstance(count, int):
+            raise ContractError(
+                f"{type(self.backend).__name__}.count_tokens returned {type(count).__name__}; an int was due."
+            )
+        return count
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return run_alone(self._agenerate(messages, stop, **kwargs), instead="ainvoke")
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        step: int = 1,
+        **kwargs: Any,
+    ) -> ChatResult:
+        conversion = _conversion()
+        answer = await self.backend.complete(conversion.to_spec(messages), list(tools))
+        reply = _read(answer, tools, step)
+        message = _to_ai_message(answer, reply, stop)
+        conversion.remember(message, answer)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _model_name(self) -> str:
+        named = (getattr(self.backend, attribute, None) for attribute in ("model", "model_name"))
+        return next((name for name in named if isinstance(name, str) and name), type(self.backend).__name__)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        provider = getattr(self.backend, "provider", None)
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = provider if isinstance(provider, str) and provider else type(self.backend).__name__
+        params["ls_model_name"] = self._model_name()
+        return params
+
+
+class StreamingBackendChatModel(BackendChatModel):
+    """An `LLMBackend` that can stream. (A class of its own, because LangChain tells by the class whether a model streams.)"""
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        step: int = 1,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if stop:  # where to stop is known only once the text is whole
+            result = await self._agenerate(messages, stop, tools=tools, step=step)
+            yield _as_chunk(cast("AIMessage", result.generations[0].message), rest=result.generations[0].text)
+            return
+        shown, answer = "", None
+        async with aclosing(_pieces(self.backend, _conversion().to_spec(messages), list(tools))) as pieces:
+            async for piece in pieces:
+                if not isinstance(piece, str):
+                    answer = piece
+                    break
+                shown += piece
+                yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+        answer = Message(MessageRole.ASSISTANT, shown) if answer is None else answer
+        message = _to_ai_message(answer, _read(answer, tools, step))
+        yield _as_chunk(message, rest=_rest(answer.content, shown, self.backend))
+
+
+async def _pieces(
+    backend: Any, messages: list[Message], tools: list[dict[str, Any]]
+) -> AsyncGenerator[str | Message, None]:
+    """Yield the backend's pieces, and close its stream in any case: it may hold a connection."""
+    stream = backend.stream(messages, tools)
+    try:
+        async for piece in stream:
+            yield piece
+    finally:
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _rest(whole: str, shown: str, backend: object) -> str:
+    if not whole.startswith(shown):
+        raise ContractError(
+            f"{type(backend).__name__}.stream yielded text that is not the beginning of its final Message's content."
+        )
+    return whole[len(shown) :]
+
+
+def _read(answer: Message, tools: Sequence[dict[str, Any]], step: int) -> Reply:
+    return read_reply(answer, tool_names=_tool_names(tools), step=step, json_content=True)
+
+
+def _tool_names(tools: Sequence[Mapping[str, Any]]) -> set[str]:
+    named = (tool.get("function", tool) for tool in tools)
+    return {str(tool["name"]) for tool in named if isinstance(tool, Mapping) and "name" in tool}
+
+
+def _to_ai_message(answer: Message, reply: Reply, stop: Sequence[str] | None = None) -> AIMessage:
+    """Return the reply as LangChain says it; what the answer holds of a LangChain model's own (blocks, ids) is brought back."""
+    held = Conversion().to_langchain([answer])[0]
+    valid, invalid = split_calls(reply.calls)
+    about = {"model_name": reply.model, "finish_reason": reply.finish_reason}
+    about["cost_usd"] = None if reply.cost_usd is None else str(reply.cost_usd)
+    message = held.model_copy(
+        update={
+            "content": _cut(held.content, stop),
+            "tool_calls": valid,
+            "invalid_tool_calls": invalid,
+            "usage_metadata": langchain_usage(reply.usage, _usage_of(answer)),
+            "response_metadata": {
+                **held.response_metadata,
+                **{name: value for name, value in about.items() if value is not None},
+            },
+        }
+    )
+    keep_metadata(message, answer.metadata)
+    return cast("AIMessage", message)
+
+
+def _cut(content: Any, stop: Sequence[str] | None) -> Any:
+    """Return the content up to the first stop sequence: the port has no place to hand these on."""
+    if not stop or not isinstance(content, str):
+        return content
+    return content[: min((found for word in stop if (found := content.find(word)) >= 0), default=len(content))]
+
+
+def _usage_of(answer: Message) -> object:
+    return answer.metadata.get("usage") if isinstance(answer.metadata, Mapping) else None
+
+
+def _as_chunk(message: AIMessage, *, rest: str) -> ChatGenerationChunk:
+    """Return the stream's last chunk: the text that is left, and everything else.
+
+    LangChain reads the arguments of a streamed call leniently, and would repair malformed ones: a JSON text stands in their place,
+    which can be no arguments.
+    """
+    calls = [(call, json.dumps(call["args"])) for call in message.tool_calls]
+    calls += [(call, json.dumps(call["error"] or "malformed arguments")) for call in message.invalid_tool_calls]
+    chunks = [
+        tool_call_chunk(name=call["name"], args=args, id=call["id"], index=index)
+        for index, (call, args) in enumerate(calls)
+    ]
+    whole = AIMessageChunk(
+        content=rest,
+        id=message.id,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        tool_call_chunks=chunks,
+        chunk_position="last",
+    )
+    return ChatGenerationChunk(message=whole)
+
+
+class ModelBackend(LLMBackend):
+    """A LangChain chat model behind the specification's interface."""
+
+    def __init__(self, model: BaseChatModel) -> None:
+        self.model = model
+        self._bound: tuple[list[dict[str, Any]], Runnable[LanguageModelInput, AIMessage]] = ([], model)
+
+    async def complete(self, messages: list[Message], tools: list[dict[str, Any]]) -> Message:
+        """Return the model's reply. ConfigError if there are tools and the model takes none."""
+        conversion = _conversion()
+        reply = await self._with_tools(tools).ainvoke(conversion.to_langchain(messages))
+        return conversion.to_spec([reply])[0]
+
+    def count_tokens(self, messages: list[Message]) -> int:
+        """Return an estimate that is rounded up: a model's own counter may need a download."""
+        return sum(_TOKENS_PER_MESSAGE + estimate_text(message.content) + _call_tokens(message) for message in messages)
+
+    def _with_tools(self, tools: list[dict[str, Any]]) -> Runnable[LanguageModelInput, AIMessage]:
+        known, bound = self._bound
+        if len(known) != len(tools) or any(ours is not theirs for ours, theirs in zip(known, tools, strict=True)):
+            bound = self._bind(tools)
+            self._bound = (list(tools), bound)
+        return bound
+
+    def _bind(self, tools: list[dict[str, Any]]) -> Runnable[LanguageModelInput, AIMessage]:
+        if not tools:
+            return self.model
+        try:
+            return self.model.bind_tools([_openai_form(spec) for spec in read_tools(tools)])
+        except NotImplementedError:
+            raise ConfigError(f"llm: {type(self.model).__name__} takes no tools (it has no bind_tools).") from None
+
+
+_TOKENS_PER_MESSAGE = 4
+"""What chat formats add per message for its role and borders (OpenAI's cookbook counts 3, and 1 for a name)."""
+
+
+def _call_tokens(message: Message) -> int:
+    calls = message.metadata.get("tool_calls")
+    return estimate_text(canonical_json(calls)) if calls else 0
+
+
+def _openai_form(spec: ToolSpec) -> dict[str, Any]:
+    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
+    return {"type": "function", "function": function}
+
+
+def _conversion() -> Conversion:
+    """Return the run's conversion, or a new one outside a run."""
+    return current_conversion.get() or Conversion()
+
+
+def _qualified_name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
