@@ -175,6 +175,8 @@ class TurnRequest:
     """Resume even though the fingerprint differs."""
     reopen: bool = False
     """Resume a turn that ended at a limit (`add_budget`)."""
+    awaited: int | None = None
+    """The turn that the caller waits for, after `busy`: once it has ended, its result is the answer, delivered or not."""
     lease_s: float = 30.0
     """How long the lease holds without renewal, in seconds."""
 
