@@ -91,7 +91,7 @@ endef
 
 # ── the environment ──
 
-$(VENV)/.base: tools/bootstrap.py
+$(VENV)/.base:
 	@[ -n "$(PYTHON)" ] || { echo "make: no Python >= 3.11 with ssl and sqlite3 on the PATH: install one, or name it:" \
 		"make PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(SUITABLE)' || { echo "make: PYTHON=$(PYTHON) will not do: needs Python >= 3.11 with ssl and" \
@@ -102,11 +102,13 @@ $(VENV)/.base: tools/bootstrap.py
 # --no-deps: the lock names every package, so there is nothing to resolve. The build backend is in the lock too.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-deps
 $(VENV)/.runtime: $(VENV)/.base requirements.lock pyproject.toml
+	@echo "Installing what it takes to run into $(VENV): once, under a minute"
 	$(PIP_INSTALL) --require-hashes -r requirements.lock
 	$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	@echo "Installing what tests and checks take into $(VENV): once, about a minute"
 	$(PIP_INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 

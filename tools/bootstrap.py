@@ -20,7 +20,7 @@ virtual environment is never removed. Why these ways, in this order: docs/decisi
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -34,7 +34,7 @@ WHEEL_FOLDERS = ("usr/share/python-wheels", "usr/share/python3-wheels")
 """Where distributions keep pip's wheel, relative to the root of a file system (Debian, Ubuntu, Fedora)."""
 
 ADVICE = """\
-bootstrap: no way to get pip into a new environment worked (each attempt is shown above). One of these helps:
+bootstrap: no way to get pip into a new environment worked (each attempt is above). One of these helps:
   Debian, Ubuntu    sudo apt-get install python3-venv
   Fedora            sudo dnf install python3-pip
   openSUSE          sudo zypper install python3-pip
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     if target.exists() and any(target.iterdir()) and not (target / "pyvenv.cfg").exists():
         print(f"bootstrap: {target} is no virtual environment: move it away, or name another folder", file=sys.stderr)
         return 1
+    refusals = []
     for way in WAYS:
         name = way.__doc__
         try:
@@ -65,12 +66,12 @@ def main(arguments: Sequence[str]) -> int:
             way(target)
             run([interpreter(target), "-m", "pip", "--version"])
         except NotPossible as reason:
-            print(f"bootstrap: not by {name}: {reason}", file=sys.stderr)
+            refusals.append(f"bootstrap: not by {name}: {reason}")
         else:
             print(f"bootstrap: made {target} with Python {sys.version.split()[0]} by {name}", file=sys.stderr)
             return 0
     shutil.rmtree(target, ignore_errors=True)
-    print(ADVICE, file=sys.stderr)
+    print(*refusals, ADVICE, sep="\n", file=sys.stderr)
     return 1
 
 
@@ -157,11 +158,8 @@ def download_with_apt(package: str, folder: Path) -> None:
     First with the machine's package lists; where they are missing or name a file that is gone, with fresh lists in
     `folder`: everything that `apt-get update` writes is pointed there.
     """
-    try:
+    with contextlib.suppress(NotPossible):
         apt_get("download", package, options=(), folder=folder)
-    except NotPossible as reason:
-        print(f"bootstrap: the package lists of this machine do not do ({reason}); getting fresh ones", file=sys.stderr)
-    else:
         return
     for part in ("lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True)
@@ -175,9 +173,10 @@ def download_with_apt(package: str, folder: Path) -> None:
 
 
 def apt_get(*arguments: str, options: Sequence[str], folder: Path) -> None:
-    """Run apt-get in `folder`. As root it would hand the download to the user `_apt`, who cannot write there."""
-    given = (f"APT::Sandbox::User={getpass.getuser()}", *options)
-    run(["apt-get", "--quiet", "--quiet", *(part for option in given for part in ("-o", option)), *arguments], folder)
+    """Run apt-get in `folder`."""
+    if os.geteuid() == 0:  # apt would hand the download to the user `_apt`, who cannot write into our folder
+        options = ("APT::Sandbox::User=root", *options)
+    run(["apt-get", "-qq", *(part for option in options for part in ("-o", option)), *arguments], folder)
 
 
 def run(command: Sequence[str], folder: Path | None = None) -> None:
