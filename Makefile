@@ -7,6 +7,8 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Container images often set it; then pytest would rewrite every assertion anew at each start, which takes seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Complete enough to run us? A Python built by hand often lacks ssl or sqlite3.
 SUITABLE := import sys, ssl, sqlite3, venv, zlib; sys.exit(sys.version_info < (3, 11))
