@@ -1,0 +1,431 @@
+"""ProductionAgent: the specification's constructor and methods, and the verbs around them. The composition root: no decisions here.
+
+The specification's underscore methods are the very path that the graph's nodes call, so an override in a subclass takes effect;
+they also work alone, before any run, and then write nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, List, Optional  # noqa: UP035  (the specification's own spelling is kept)
+
+from agent_graph import parts
+from agent_graph.config import AgentConfig, validate_run_id
+from agent_graph.decisions import prompt
+from agent_graph.decisions.budget import Limits, Spent, violation
+from agent_graph.decisions.tools import canonical_json, read_tools
+from agent_graph.errors import ConfigError, RunNotFound
+from agent_graph.graph import build_graph
+from agent_graph.runtime import compressing, memory, promises, sync
+from agent_graph.runtime.account import rebuild, run_of
+from agent_graph.runtime.clock import SystemClock
+from agent_graph.runtime.counter import Counter
+from agent_graph.runtime.driver import Asked, Driver
+from agent_graph.runtime.governor import Governor
+from agent_graph.runtime.history import Entry, history
+from agent_graph.runtime.recorder import Recorder
+from agent_graph.runtime.tools import Tools
+from agent_graph.runtime.turn import Turn, current_turn
+from agent_graph.state import AgentKey
+from agent_graph.storage.location import open_storage
+from agent_graph.types import AgentRun, Message, ToolCall
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, BaseMessage
+    from langgraph.graph.state import CompiledStateGraph
+
+    from agent_graph.events import Event
+    from agent_graph.guardrails import Guardrail
+    from agent_graph.ports import Clock, LLMBackend, MemoryBackend, ObservabilityBackend, ToolBackend
+    from agent_graph.runtime.promises import Promise
+    from agent_graph.storage.port import Redactor, Storage, TurnRow
+
+__all__ = ["ProductionAgent", "create_production_agent"]
+
+
+class ProductionAgent:
+    """An agent that can be trusted with money and side effects.
+
+    Args:
+        llm: an `LLMBackend`; also any LangChain chat model, or a string such as "openai:gpt-5-mini".
+        tools: one dict a tool: `{"name", "description", "parameters", "idempotent"}` (docs/backends.md).
+        tool_backend: what runs them.
+        memory: what a run remembers between its turns.
+        observability: what is told of every tool call and every end of a turn.
+        config: limits and policies (`AgentConfig`); any key may also be a keyword. Copied; the dict may be changed afterwards.
+        system_prompt: comes before the list of the tools.
+        name: the agent's name, by which `unfinished()` chooses its runs.
+        namespace: separates tenants in one storage file.
+        storage: a path, ":memory:" or a `Storage`; None for the default place (docs/storage.md).
+        guardrails: rails in addition to the default ones; one that bears a default rail's name takes its place.
+        fallbacks: models that are asked, in order, when `llm` has failed for good.
+        prices: USD per million tokens for models that the price table does not know: `{"my-model": {"input": 0.1, "output": 0.4}}`.
+        redact: takes text that is about to be written and returns it without secrets.
+        clock: where time comes from.
+
+    Raises:
+        ConfigError: a setting that cannot be.
+
+    Constructing opens and writes nothing. One agent serves many concurrent runs, threads and event loops.
+    """
+
+    def __init__(
+        self,
+        llm: LLMBackend,
+        tools: List[Dict],  # type: ignore[type-arg]  # the specification's own annotation
+        tool_backend: ToolBackend,
+        memory: MemoryBackend,
+        observability: ObservabilityBackend,
+        config: Dict,  # type: ignore[type-arg]  # the specification's own annotation
+        *,
+        system_prompt: str | None = None,
+        name: str = "agent",
+        namespace: str = "default",
+        storage: str | Path | Storage | None = None,
+        guardrails: Sequence[Guardrail] = (),
+        fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
+        prices: Mapping[str, Any] | None = None,
+        redact: Redactor | None = None,
+        clock: Clock | None = None,
+        **policies: Any,
+    ) -> None:
+        self._assemble(
+            llm,
+            tools,
+            tool_backend,
+            memory,
+            observability,
+            AgentConfig.from_mapping(config, **policies),
+            system_prompt=system_prompt,
+            name=name,
+            namespace=namespace,
+            storage=storage,
+            guardrails=guardrails,
+            fallbacks=fallbacks,
+            prices=prices,
+            redact=redact,
+            clock=clock,
+            unmarked="retry",
+        )
+
+    def _assemble(
+        self,
+        llm: Any,
+        tools: Sequence[Mapping[str, Any]],
+        tool_backend: Any,
+        memory_backend: Any,
+        observability: Any,
+        config: AgentConfig,
+        *,
+        system_prompt: str | None,
+        name: str,
+        namespace: str,
+        storage: str | Path | Storage | None,
+        guardrails: Sequence[Guardrail],
+        fallbacks: Sequence[Any],
+        prices: Mapping[str, Any] | None,
+        redact: Redactor | None,
+        clock: Clock | None,
+        unmarked: str,
+    ) -> None:
+        self.name, self.namespace = parts.name(name, "name"), parts.name(namespace, "namespace")
+        self.tools = list(tools)
+        self.system_prompt = system_prompt
+        specs = read_tools(self.tools)
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        models = parts.models(llm, fallbacks, specs, self.tools, prices, config)
+        self.config = models.config
+        self.model_line = models.line
+        self.llm, self.tool_backend, self.observability = llm, tool_backend, observability
+        parts.check_port(tool_backend, "tool_backend", "ToolBackend", ("execute",), optional=not specs)
+        parts.check_port(memory_backend, "memory", "MemoryBackend", ("load", "save"), optional=True)
+        parts.check_port(observability, "observability", "ObservabilityBackend", ("record_run", "record_tool_call"), optional=True)
+        self.storage = open_storage(storage, durability=self.config.durability, redact=redact)
+        self.memory: Any = memory_backend if memory_backend is not None else memory.StoredMemory(lambda: self.storage, self.namespace)
+        self.recorder = Recorder(observability)
+        self.guardrails = parts.rails(guardrails, specs)
+        self.governor = Governor(
+            models.candidates, models.prices, attempts=self.config.retry_attempts, max_output_tokens=self.config.max_output_tokens
+        )
+        self._counter = Counter(models.candidates[0].backend, specs)
+        self._tools = Tools(
+            tool_backend,
+            specs,
+            attempts=self.config.retry_attempts,
+            unmarked_idempotent=(self.config.unmarked_tools or unmarked) == "retry",
+            clock=self.clock,
+        )
+        self.specs = self._tools.specs
+        self.is_idempotent = self._tools.is_idempotent
+        self.compresses_always = type(self)._compress_if_needed is not ProductionAgent._compress_if_needed
+        self.fingerprint = hashlib.sha256(
+            canonical_json([[s.name, s.parameters, self.is_idempotent(s.name)] for s in specs]).encode()
+        ).hexdigest()[:16]
+        self.driver = Driver(self)
+        self.key = AgentKey.of(self, self.name)
+        self.graph: CompiledStateGraph[Any, Any, Any, Any] = (
+            build_graph()
+            .compile(checkpointer=self.storage.checkpointer, name=self.name)
+            .with_config({"configurable": {"agent_key": self.key}})
+        )
+
+    # -- the specification ----------------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        user_input: str,
+        run_id: str = None,  # type: ignore[assignment]  # the specification's own signature
+        *,
+        request_id: str | None = None,
+        deadline_at: float | datetime | None = None,
+    ) -> AgentRun:
+        """Run one turn and return its account.
+
+        Args:
+            user_input: what the user says; not empty.
+            run_id: names the conversation; None for a new one. The same run_id again is the conversation's next turn; where the
+                last turn is unfinished (its process died, its caller stopped) and the input is the same, that turn goes on.
+            request_id: makes the call safe to repeat: the turn that bears it is run once, and its stored AgentRun returned ever after.
+            deadline_at: seconds since the epoch (or a datetime) at which the turn must be over, beside `timeout_s`.
+
+        Raises:
+            ConfigError, RunConflict, RunInProgress, StorageError, NotDurable, LeaseLost, CancelledError. Everything that goes
+            wrong *inside* the turn is in the AgentRun: `status`, `error`.
+        """
+        return await self.driver.drive(self._asked(user_input, run_id, request_id, deadline_at))
+
+    async def _execute_tool(self, call: ToolCall) -> ToolCall:
+        """Execute `call` with retries, timeout and idempotency, and return it with `result` or `error`. See runtime/tools.py."""
+        return await self._tools.execute(call, current_turn.get())
+
+    async def _check_budgets(self, run: AgentRun) -> Optional[str]:
+        """Return the first limit that `run` has reached, as "<key>: <value> of <limit>", or None."""
+        turn = current_turn.get()
+        if turn is not None and run is turn.run:
+            left = turn.time_left_s
+            return violation(turn.limits, turn.spent) or (turn.time_is_up() if left is not None and left <= 0 else None)
+        config = self.config
+        limits = Limits(
+            max_steps=config.max_steps, max_tokens=config.max_tokens, max_cost_usd=config.max_cost_usd, timeout_s=config.timeout_s
+        )
+        spent = Spent(
+            steps=run.steps,
+            tokens=run.total_tokens,
+            cost_usd=Decimal(str(run.total_cost_usd)),
+            uncertain_usd=Decimal(str(getattr(run, "cost_uncertain_usd", 0.0))),
+            elapsed_s=run.latency_ms / 1000,
+        )
+        return violation(limits, spent)
+
+    def _build_system_prompt(self, tools: List[Dict]) -> str:  # type: ignore[type-arg]  # the specification's own annotation
+        """Return the system prompt: the agent's own, then one line a tool; the same text for the same tools, byte for byte."""
+        return prompt.system_prompt(self.system_prompt, read_tools(tools))
+
+    async def _compress_if_needed(self, messages: List[Message]) -> List[Message]:
+        """Return `messages` itself while it is within `compression_threshold`, else a shorter list that keeps calls and results together."""
+        return await compressing.compressed(self, messages, current_turn.get())
+
+    # -- verbs ------------------------------------------------------------------------------------------------------------------
+
+    def run_sync(
+        self,
+        user_input: str,
+        run_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        deadline_at: float | datetime | None = None,
+    ) -> AgentRun:
+        """Run one turn for a caller that cannot await: in scripts, and in notebooks where a loop is already running."""
+        return sync.run_sync(self.driver.drive(self._asked(user_input, run_id, request_id, deadline_at)))
+
+    async def stream(
+        self,
+        user_input: str,
+        run_id: str | None = None,
+        *,
+        request_id: str | None = None,
+        deadline_at: float | datetime | None = None,
+    ) -> AsyncIterator[Event]:
+        """Run one turn and yield its events, the last a `RunFinished`. Closing the iterator stops the turn; it can be resumed."""
+        asked = self._asked(user_input, run_id, request_id, deadline_at)
+        async for event in self._streamed(lambda sink: self.driver.drive(replace(asked, sink=sink))):
+            yield event
+
+    async def resume(self, run_id: str, *, force: bool = False) -> AgentRun:
+        """Go on with the unfinished turn of `run_id` and return its account; the part before the crash is in it.
+
+        Raises:
+            RunNotFound: nothing of this name is unfinished. RunConflict: the tools differ from those it was begun with
+            (`force=True` goes on all the same). RunInProgress and the rest as for `run`.
+        """
+        return await self.driver.drive(Asked(run_id=validate_run_id(run_id), input=None, force=force))
+
+    async def stream_resume(self, run_id: str, *, force: bool = False) -> AsyncIterator[Event]:
+        """Like `resume`, and yield the events."""
+        asked = Asked(run_id=validate_run_id(run_id), input=None, force=force)
+        async for event in self._streamed(lambda sink: self.driver.drive(replace(asked, sink=sink))):
+            yield event
+
+    async def unfinished(self) -> list[str]:
+        """Return the run_ids of this agent's turns that were begun, not ended, and that nobody alive works on; oldest first."""
+        return [row.key.run_id for row in await self.storage.unfinished(self.namespace, self.name)]
+
+    async def get(self, run_id: str) -> AgentRun:
+        """Return the account of the run's last turn, finished or not. Raises RunNotFound."""
+        row = await self._last_turn(run_id)
+        return run_of(row) or rebuild(row, await self.storage.journal(row.key), await self.storage.ledger(row.key))
+
+    async def history(self, run_id: str) -> list[Entry]:
+        """Return every message of the run over all its turns, those that compression took out included. Raises RunNotFound."""
+        row = await self._last_turn(run_id)
+        return await history(self.storage.checkpointer, row.key.thread_id)
+
+    async def runs(self, limit: int = 50) -> list[TurnRow]:
+        """Return the newest turn of each run in this namespace, newest first."""
+        return list(await self.storage.runs(self.namespace, limit=limit))
+
+    async def delete(self, run_id: str) -> None:
+        """Delete everything of a run. Raises RunInProgress while somebody works on it."""
+        await self.storage.delete(self.namespace, validate_run_id(run_id))
+
+    def guarantees(self) -> list[Promise]:
+        """Return what holds with these backends, what is best effort, and what does not, each in a plain sentence."""
+        return promises.of(self)
+
+    @property
+    def storage_location(self) -> str:
+        """Where the runs are kept, as a person would name it."""
+        return self.storage.location
+
+    async def aclose(self) -> None:
+        """Write what is queued and close what the agent opened; a second call does nothing."""
+        await self.recorder.delivered()
+        await self.storage.close()
+
+    async def __aenter__(self) -> ProductionAgent:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    # -- what the nodes ask of their agent ------------------------------------------------------------------------------------------
+
+    async def attend(self, run_id: str, turn: int) -> Turn:
+        """Return the live turn that a node works for."""
+        return await self.driver.attend(run_id, turn)
+
+    def count(self, turn: Turn | None, messages: Sequence[Message]) -> int:
+        """Return the tokens of `messages`, by the model's own counter where it has one."""
+        return self._counter.count(messages, turn)
+
+    def count_text(self, text: str) -> int:
+        """Return the estimated tokens of a reply's text."""
+        return self._counter.count_text(text)
+
+    def learn(self, turn: Turn, messages: Sequence[Message], reply: AIMessage) -> None:
+        """Let the counter learn what a reply says of its input."""
+        self._counter.learn(turn, messages, reply)
+
+    async def remember(self, turn: Turn, messages: Sequence[BaseMessage], *, at_end: bool) -> None:
+        """Save the memory where a save is due."""
+        await memory.save(turn, self.memory, messages, at_end=at_end)
+
+    # -- how the verbs are made -----------------------------------------------------------------------------------------------------
+
+    def _asked(self, user_input: str, run_id: str | None, request_id: str | None, deadline_at: float | datetime | None) -> Asked:
+        if not isinstance(user_input, str):
+            raise ConfigError(f"user_input: a string is due, not {type(user_input).__name__}.")
+        if not user_input.strip():
+            raise ConfigError("user_input: it is empty. Ask something.")
+        return Asked(
+            run_id=parts.new_run_id() if run_id is None else validate_run_id(run_id),
+            input=user_input,
+            request_id=None if request_id is None else parts.name(request_id, "request_id"),
+            deadline_at=parts.moment(deadline_at),
+        )
+
+    async def _last_turn(self, run_id: str) -> TurnRow:
+        rows = await self.storage.turns(self.namespace, validate_run_id(run_id))
+        if not rows:
+            raise RunNotFound(f"run {run_id!r}: nothing of this name is in {self.storage.location}.", run_id=run_id)
+        return rows[-1]
+
+    async def _streamed(self, drive: Callable[[Callable[[Event], None]], Any]) -> AsyncIterator[Event]:
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        task = asyncio.ensure_future(drive(events.put_nowait))
+        task.add_done_callback(lambda _: events.put_nowait(None))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+
+def create_production_agent(
+    model: LLMBackend | BaseChatModel | str | None = None,
+    tools: Sequence[Any] = (),
+    *,
+    system_prompt: str | None = None,
+    name: str = "agent",
+    namespace: str = "default",
+    memory: MemoryBackend | None = None,
+    observability: ObservabilityBackend | None = None,
+    storage: str | Path | Storage | None = None,
+    guardrails: Sequence[Guardrail] = (),
+    fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
+    prices: Mapping[str, Any] | None = None,
+    redact: Redactor | None = None,
+    clock: Clock | None = None,
+    **config: Any,
+) -> ProductionAgent:
+    """Return an agent made of LangChain's components.
+
+    ```python
+    agent = create_production_agent("openai:gpt-5-mini", tools=[get_weather], max_cost_usd=0.05)
+    run = await agent.run("What is the weather in Paris?")
+    ```
+
+    Args:
+        model: any `init_chat_model` string or chat model, or an `LLMBackend`; None chooses by the environment (docs/models.md).
+        tools: `@tool` functions, `BaseTool`s, plain callables. One that is not marked is called at most once a call, since what it
+            does may not be repeatable; mark it with `@tool(extras={"idempotent": True})`.
+        memory: None keeps the conversation in the agent's own storage.
+        observability: None tells nobody.
+        config: limits and policies, as keywords (`AgentConfig`).
+
+    The rest is as for `ProductionAgent`. Raises ConfigError.
+    """
+    from agent_graph_adapters.langchain.tools import as_tool_backend
+
+    backend = as_tool_backend(tools)
+    agent = ProductionAgent.__new__(ProductionAgent)
+    agent._assemble(
+        model,
+        backend.specs,
+        backend,
+        memory,
+        observability,
+        AgentConfig.from_mapping(config),
+        system_prompt=system_prompt,
+        name=name,
+        namespace=namespace,
+        storage=storage,
+        guardrails=guardrails,
+        fallbacks=fallbacks,
+        prices=prices,
+        redact=redact,
+        clock=clock,
+        unmarked="once",
+    )
+    parts.name_unmarked(agent.specs.values(), agent.config)
+    return agent

@@ -1,0 +1,211 @@
+"""call_model: the heart of a step.
+
+First the pure decisions, each by the specification's own method: is a limit reached, is the list over its threshold, may the next
+call be paid? Where there is something to do, the node leaves for it and is entered again. Then one reply: reserved, called,
+settled. Then the pure rails; a verdict that is not Allow, and every rail that waits or costs, is for `guard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command, Send
+
+from agent_graph.decisions import compression, prompt, routing
+from agent_graph.decisions.budget import Land, Normal, Refuse, admit
+from agent_graph.events import StepFinished, TextDelta
+from agent_graph.runtime.governor import ModelOverflow
+from agent_graph.nodes import outcome
+from agent_graph.nodes.guard import judged, rails_at
+from agent_graph.nodes.transcript import text_of
+from agent_graph.state import Call, RunState, turn_of
+
+if TYPE_CHECKING:
+    from agent_graph.runtime.turn import Turn
+
+__all__ = ["call_model", "sends"]
+
+Next = Literal["check_budget", "compress", "guard", "run_tool", "finish"]
+
+
+async def call_model(state: RunState, config: RunnableConfig) -> Command[Next]:
+    """Take one step, or leave for what must be done before it."""
+    turn = await turn_of(state, config)
+    with turn.at_work():
+        try:
+            return await _step(turn, state)
+        except outcome.PASSES:
+            raise
+        except Exception as error:
+            return Command(update={"outcome": outcome.of_error(error, turn)}, goto="finish")
+
+
+async def _step(turn: Turn, state: RunState) -> Command[Next]:
+    if state.get("outcome"):
+        return Command(goto="finish")
+    messages = state["messages"]
+    await turn.agent.remember(turn, messages, at_end=False)
+    asked = _input_of(turn, messages, state.get("landing"))
+    plan = await _before(turn, state, asked)
+    if plan.leave is not None:
+        return plan.leave
+    text = _TextRelay(turn, state["step"] + 1)
+    try:
+        reply = await turn.agent.governor.reply(
+            turn,
+            asked,
+            input_tokens=plan.input_tokens,
+            step=state["step"] + 1,
+            tools=state.get("landing") is None,
+            max_output_tokens=plan.max_output_tokens,
+            on_text=text.take if turn.streaming else None,
+        )
+    except ModelOverflow as error:
+        return _compress_once(turn, state, plan.input_tokens, error)
+    turn.agent.learn(turn, turn.conversion.to_spec(asked), reply)
+    return await _after(turn, state, _with_ids(reply, state["step"] + 1), text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the pure decisions say: leave for another node, or make the call."""
+
+    leave: Command[Next] | None
+    input_tokens: int = 0
+    max_output_tokens: int | None = None
+
+
+def _input_of(turn: Turn, messages: Sequence[BaseMessage], landing: str | None) -> list[BaseMessage]:
+    """Return what the model is shown: our system prompt (a loaded one merged into it), then the conversation."""
+    own, rest = turn.system, list(messages)
+    if rest and isinstance(rest[0], SystemMessage):
+        own = prompt.merge(own, text_of(rest.pop(0)))
+    if landing is not None:
+        own = f"{own}\n\n{prompt.LANDING}"
+    return [turn.system_message(own), *rest]
+
+
+async def _before(turn: Turn, state: RunState, asked: list[BaseMessage]) -> _Plan:
+    step = state["step"]
+    stop = await turn.agent._check_budgets(turn.refresh())
+    count = 0 if stop is not None else turn.agent.count(turn, turn.conversion.to_spec(asked))
+    over = compression.needed(count, turn.config.compression_threshold, turn.learned_window or turn.agent.governor.model.window)
+    compress = (over or turn.agent.compresses_always) and state.get("compressed_at", -1) != step
+    landing, cap = state.get("landing"), None
+    if stop is None and not compress:
+        match _admitted(turn, count, first=step == 0, landing=landing is not None):
+            case Refuse(text=text):
+                stop = text
+            case Land(key=key, max_output_tokens=tokens):
+                landing, cap = key, tokens
+            case Normal(max_output_tokens=tokens):
+                cap = tokens
+    goto = routing.before_model(
+        ended=False, stop=stop, landing=landing, landing_known=state.get("landing") is not None, compress=compress
+    )
+    if goto == "call_model":
+        return _Plan(None, count, cap)
+    update = {"stop": stop, "landing": landing} if goto == "check_budget" else {}
+    return _Plan(Command(update=update, goto=goto))
+
+
+def _admitted(turn: Turn, count: int, *, first: bool, landing: bool) -> Any:
+    governor = turn.agent.governor
+    candidate = governor.model
+    call = governor.estimate(turn, candidate, count)
+    return admit(
+        turn.limits,
+        turn.spent,
+        call=call,
+        landing=None if landing else call,
+        first=first,
+        output_price_usd=governor.output_price_usd(candidate, count),
+        can_shrink=candidate.backend is None,
+        reasoning=candidate.reasoning,
+    )
+
+
+def _compress_once(turn: Turn, state: RunState, input_tokens: int, error: ModelOverflow) -> Command[Next]:
+    """The model's context is smaller than we thought: learn it, compress, try once more."""
+    if state.get("compressed_at", -1) == state["step"]:
+        return Command(update={"outcome": outcome.ended("failed", str(error), "error")}, goto="finish")
+    turn.learned_window = max(1, int(input_tokens * 0.8))
+    return Command(goto="compress")
+
+
+def _with_ids(reply: AIMessage, step: int) -> AIMessage:
+    """Give every tool call an id of its own: a provider may leave it out, and a repeated one could not be answered."""
+    seen: set[str] = set()
+    for index, call in enumerate([*reply.tool_calls, *reply.invalid_tool_calls]):
+        if not call["id"]:
+            call["id"] = f"call_{step}_{index}"
+        elif call["id"] in seen:
+            call["id"] = f"{call['id']}_{index}"
+        seen.add(str(call["id"]))
+    return reply
+
+
+async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay) -> Command[Next]:
+    step = state["step"] + 1
+    calls = sends(turn, reply, step)
+    stages = ("reply",) if calls else ("reply", "output")
+    waiting = any(not getattr(rail, "pure", False) for stage in stages for rail in rails_at(turn, stage))
+    allowed = not waiting and await _allowed(turn, reply, stages, step)
+    if allowed:
+        text.release()
+    run = turn.refresh()
+    turn.emit(StepFinished(step, run.total_tokens, run.total_cost_usd, str(reply.response_metadata.get("model_name") or turn.agent.governor.model.name)))
+    goto = routing.after_reply(judged=not waiting, allowed=allowed, calls=len(calls), landing=state.get("landing") is not None)
+    update = {"messages": [reply], "step": step}
+    return Command(update=update, goto=calls if goto == "run_tool" else goto)
+
+
+async def _allowed(turn: Turn, reply: AIMessage, stages: Sequence[str], step: int) -> bool:
+    """Return whether the pure rails allow the reply as it is. Their findings are booked by `guard`, which asks them again."""
+    message = turn.conversion.to_spec([reply])[0]
+    for stage in stages:
+        payload = message if stage == "reply" else text_of(reply)
+        judgement = await judged(turn, stage, payload, step=step, book=False)
+        if judgement.findings:
+            return False
+    return True
+
+
+def sends(turn: Turn, reply: AIMessage, step: int) -> list[Send]:
+    """Return one `Send` per tool call, malformed ones too: each is answered in its own task."""
+    calls: list[tuple[str, str, Any, str | None]] = [(str(call["id"]), call["name"], call["args"], None) for call in reply.tool_calls]
+    calls += [
+        (str(call["id"]), call["name"] or "", call["args"], call["error"] or "the arguments are not a JSON object.")
+        for call in reply.invalid_tool_calls
+    ]
+    return [
+        Send(
+            "run_tool",
+            Call(run_id=turn.key.run_id, turn=turn.key.turn, step=step, index=index, id=id_, name=name, args=args, problem=problem),
+        )
+        for index, (id_, name, args, problem) in enumerate(calls)
+    ]
+
+
+class _TextRelay:
+    """Hands streamed text on: at once, or held back until the rails have spoken."""
+
+    def __init__(self, turn: Turn, step: int) -> None:
+        self._turn, self._step = turn, step
+        self._changeable = any(getattr(rail, "changes_text", True) for stage in ("reply", "output") for rail in rails_at(turn, stage))
+        self._held: list[str] = []
+
+    def take(self, text: str) -> None:
+        if self._changeable and self._turn.config.hold_text:
+            self._held.append(text)
+        else:
+            self._turn.emit(TextDelta(text, self._step, provisional=self._changeable))
+
+    def release(self) -> None:
+        for text in self._held:
+            self._turn.emit(TextDelta(text, self._step))
+        self._held.clear()

@@ -1,0 +1,61 @@
+"""finish: the turn's end, whatever it was: the answer or the error, the memory saved, the account written and told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Overwrite
+
+from agent_graph.decisions.budget import violation
+from agent_graph.nodes import outcome
+from agent_graph.nodes.transcript import repaired, text_of
+from agent_graph.state import Outcome, RunState, turn_of
+
+if TYPE_CHECKING:
+    from agent_graph.runtime.turn import Turn
+
+__all__ = ["finish"]
+
+
+async def finish(state: RunState, config: RunnableConfig) -> dict[str, Any]:
+    """Close the account: status, output, error; save the memory; tell the observability backend."""
+    turn = await turn_of(state, config)
+    with turn.at_work():
+        messages = repaired(state["messages"])  # a landing's tool calls are not run, and yet each needs an answer
+        end = state.get("outcome") or _answered(turn, state)
+        run = turn.refresh()
+        run.status, run.error, run.stop_reason = end["status"], end["error"], end["stop_reason"]
+        run.output = _last_text(messages, state.get("first", 0), state.get("kept", ""))
+        run.landed = state.get("landing")
+        await turn.agent.remember(turn, messages, at_end=True)
+        turn.refresh()
+        await turn.agent.driver.conclude(turn)
+        update: dict[str, Any] = {"outcome": end}
+        if messages is not state["messages"]:
+            update["messages"] = Overwrite(list(messages))
+        return update
+
+
+def _answered(turn: Turn, state: RunState) -> Outcome:
+    """Return the end of a turn that nothing stopped: complete, if there is an answer."""
+    newest = state["messages"][-1] if state["messages"] else None
+    if isinstance(newest, AIMessage) and text_of(newest).strip():
+        return outcome.ended("complete", None, "answer")
+    landing = state.get("landing")
+    if landing is None:
+        return outcome.ended("failed", "LLMError: the model gave no answer: its last reply was empty.", "error")
+    reached = violation(turn.limits, turn.spent)
+    text = reached if reached is not None and reached.startswith(landing) else f"{landing}: the last call that it could pay gave no answer"
+    return outcome.of_stop(text)
+
+
+def _last_text(messages: Sequence[BaseMessage], first: int, kept: str) -> str | None:
+    """Return the last text that the model gave in this turn, after the cut-off text that it continues; or None."""
+    for message in reversed(messages[first:]):
+        if isinstance(message, AIMessage) and text_of(message).strip():
+            text = text_of(message)
+            return text if kept.endswith(text) else kept + text
+    return None

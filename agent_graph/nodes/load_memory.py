@@ -1,0 +1,82 @@
+"""load_memory: what the turn starts from.
+
+The MemoryBackend alone decides what a new turn knows: its messages replace whatever the graph holds. Where the graph runs inside
+another one, the messages that it is handed are the history instead. A resumed turn never comes here again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import Command, Overwrite
+
+from agent_graph.errors import ContractError
+from agent_graph.guardrails import Allow, Block
+from agent_graph.messages import ensure_id
+from agent_graph.nodes import outcome
+from agent_graph.nodes.guard import judged
+from agent_graph.nodes.transcript import repaired
+from agent_graph.state import Outcome, RunState, agent_of
+
+if TYPE_CHECKING:
+    from agent_graph.runtime.turn import Turn
+
+__all__ = ["load_memory"]
+
+
+async def load_memory(state: RunState, config: RunnableConfig) -> Command[Literal["call_model", "finish"]]:
+    """Load the history, append the input, and let the rails look at it."""
+    agent = agent_of(config)
+    turn: Turn = await agent.driver.enter(state, config)
+    messages: list[BaseMessage] = [HumanMessage(turn.run.input)]
+    end: Outcome | None = None
+    with turn.at_work():
+        try:
+            messages = await _history(turn, state)
+            end = await _input_judged(turn, messages)
+        except outcome.PASSES:
+            raise
+        except Exception as error:
+            end = outcome.of_error(error, turn)
+    for message in messages:
+        ensure_id(message)
+    update: dict[str, Any] = {
+        "messages": Overwrite(messages),
+        "run_id": turn.key.run_id,
+        "turn": turn.key.turn,
+        "input": turn.run.input,
+        "step": 0,
+        "first": len(messages) - 1,
+        "compressed_at": -1,
+        "landing": None,
+        "stop": None,
+        "revisions": {},
+        "kept": "",
+        "outcome": end,
+    }
+    return Command(update=update, goto="finish" if end else "call_model")
+
+
+async def _history(turn: Turn, state: RunState) -> list[BaseMessage]:
+    if turn.direct:
+        turn.loaded = True
+        return list(repaired(state["messages"]))
+    loaded = await turn.agent.driver.load(turn)
+    if not isinstance(loaded, list | tuple):
+        raise ContractError(f"MemoryBackend.load returned {type(loaded).__name__}; a list of Message was due.")
+    history = turn.conversion.to_langchain(loaded)
+    turn.loaded = True
+    return [*repaired(history), HumanMessage(turn.run.input)]
+
+
+async def _input_judged(turn: Turn, messages: list[BaseMessage]) -> Outcome | None:
+    judgement = await judged(turn, "input", turn.run.input, step=0)
+    if isinstance(judgement.decisive, Allow | None):
+        if judgement.payload != turn.run.input:
+            messages[-1] = messages[-1].model_copy(update={"content": judgement.payload})
+        return None
+    last = judgement.findings[-1]
+    word = "blocked" if isinstance(judgement.decisive, Block) else "refused"
+    return outcome.ended("failed", f"guardrails: {last.rail} {word} the input: {last.reason}", "blocked")

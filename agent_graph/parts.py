@@ -1,0 +1,184 @@
+"""The parts of an agent, made of what its constructor was given: models, rails, names. Every misuse is found here, before any run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from agent_graph.config import AgentConfig, validate_run_id
+from agent_graph.decisions.pricing import PriceBook
+from agent_graph.decisions.tools import ToolSpec
+from agent_graph.errors import ConfigError
+from agent_graph.guardrails import Guardrail, default_rails, for_tools
+from agent_graph.runtime.governor import Candidate
+
+if TYPE_CHECKING:
+    from agent_graph_adapters.models import Choice
+
+__all__ = ["Models", "check_port", "models", "moment", "name", "name_unmarked", "new_run_id", "rails"]
+
+logger = logging.getLogger("agent_graph")
+
+CAP_PARAMETERS = {"google_genai": "max_output_tokens", "google_vertexai": "max_output_tokens", "ollama": "num_predict"}
+"""What a provider's client calls the output cap, where it is not `max_tokens`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """The models of an agent, in the order in which they are asked."""
+
+    candidates: tuple[Candidate, ...]
+    prices: PriceBook
+    config: AgentConfig
+    """With the limit that comes with a model nobody named."""
+    line: str
+    """Which model, and why, on one line."""
+
+
+def models(
+    llm: Any,
+    fallbacks: Sequence[Any],
+    specs: Sequence[ToolSpec],
+    tools: Sequence[Mapping[str, Any]],
+    prices: Mapping[str, Any] | None,
+    config: AgentConfig,
+) -> Models:
+    """Return the models for `llm` and `fallbacks`. Raises ConfigError for what is no model, and for one without a price where one is due."""
+    book = PriceBook(prices)
+    candidates, line = [], ""
+    for model in (llm, *fallbacks):
+        if _is_backend(model):
+            candidates.append(_backend_candidate(model, tools))
+            line = line or f"model: {type(model).__name__} because it was handed in"
+            continue
+        choice = _chosen(model)
+        line = line or choice.line
+        if not candidates and choice.default_cost_usd is not None and "max_cost_usd" not in config.explicit:
+            config = replace(config, max_cost_usd=choice.default_cost_usd)
+        candidate = _candidate(choice, specs)
+        _insist_on_price(candidate, choice, book, config)
+        candidates.append(candidate)
+    return Models(candidates=tuple(candidates), prices=book, config=config, line=line)
+
+
+def _is_backend(model: Any) -> bool:
+    """By shape: users paste the specification's classes instead of importing ours."""
+    return callable(getattr(model, "complete", None)) and callable(getattr(model, "count_tokens", None))
+
+
+def _backend_candidate(backend: Any, tools: Sequence[Mapping[str, Any]]) -> Candidate:
+    from agent_graph_adapters.langchain.chat_model import as_chat_model
+
+    model = as_chat_model(backend)
+    return Candidate(source=lambda: model, name=type(backend).__name__, tools=list(tools), backend=backend)
+
+
+def _chosen(model: Any) -> Choice:
+    from agent_graph_adapters.models import choose
+
+    if isinstance(model, type):
+        raise ConfigError(f"llm: {model.__name__} is a class; an object of it was due.")
+    return choose(model)
+
+
+def _candidate(choice: Choice, specs: Sequence[ToolSpec]) -> Candidate:
+    from agent_graph_adapters.models import per_loop
+
+    source = per_loop(choice)
+    profile = getattr(choice.model or source.current(), "profile", None) or {}
+    return Candidate(
+        source=source.current,
+        name=choice.name,
+        tools=[_openai_tool(spec) for spec in specs],
+        provider=choice.provider,
+        base_url=choice.base_url,
+        max_output_tokens=profile.get("max_output_tokens"),
+        window=profile.get("max_input_tokens"),
+        reasoning=bool(profile.get("reasoning_output")),
+        cap_parameter=CAP_PARAMETERS.get(choice.provider or "", "max_tokens"),
+    )
+
+
+def _openai_tool(spec: ToolSpec) -> dict[str, Any]:
+    """The form that every LangChain model's `bind_tools` takes."""
+    return {"type": "function", "function": {"name": spec.name, "description": spec.description, "parameters": spec.parameters}}
+
+
+def _insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, config: AgentConfig) -> None:
+    if not choice.priced or config.max_cost_usd is None or config.on_unknown_price == "ignore":
+        return
+    if book.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url) is not None:
+        return
+    paste = f'prices={{"{candidate.name}": {{"input": ..., "output": ...}}}}'
+    text = f"{candidate.name}: no price is known, so max_cost_usd cannot hold. Give it, in USD per million tokens: {paste}"
+    if config.on_unknown_price == "error" and "max_cost_usd" in config.explicit:
+        raise ConfigError(f"max_cost_usd: {text}, or on_unknown_price=\"warn\".")
+    logger.warning("%s", text)
+
+
+def rails(given: Sequence[Guardrail], specs: Sequence[ToolSpec]) -> tuple[Guardrail, ...]:
+    """Return the default rails and the given ones; one that bears a default rail's name takes its place."""
+    for rail in given:
+        if not (isinstance(getattr(rail, "name", None), str) and callable(getattr(rail, "check", None))):
+            raise ConfigError(f"guardrails: {rail!r} is no guardrail: it needs a `name` and an async `check(stage, payload, run)`.")
+    own = {rail.name: rail for rail in given}
+    kept = [own.pop(rail.name, rail) for rail in default_rails()]
+    return for_tools([*kept, *own.values()], specs)
+
+
+def check_port(backend: Any, argument: str, port: str, methods: Sequence[str], *, optional: bool = False) -> None:
+    """Raise ConfigError where `backend` lacks a method of its port; by shape, never by class."""
+    if backend is None and optional:
+        return
+    missing = [method for method in methods if not callable(getattr(backend, method, None))]
+    if missing or isinstance(backend, type):
+        what = f"the class {backend.__name__}" if isinstance(backend, type) else f"a {type(backend).__name__}"
+        lacks = f" without {', '.join(f'{m}()' for m in missing)}" if missing else ""
+        raise ConfigError(f"{argument}: {what}{lacks} was given; a {port} object is due, with {', '.join(f'{m}()' for m in methods)}.")
+
+
+def name(value: object, key: str) -> str:
+    """Return `value` if it can be a name in the storage; the rules are those of a run_id. Raises ConfigError."""
+    try:
+        return validate_run_id(value)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("run_id:", f"{key}:", 1)) from None
+
+
+def name_unmarked(specs: Iterable[ToolSpec], config: AgentConfig) -> None:
+    """Say once which tools are called at most once because nobody said whether they may be repeated."""
+    names = sorted(spec.name for spec in specs if spec.idempotent is None)
+    if names and config.unmarked_tools is None:
+        logger.warning(
+            "tools not marked idempotent or not: %s. They are called at most once a call. Mark each: "
+            '@tool(extras={"idempotent": True}) or False; or unmarked_tools="retry".',
+            ", ".join(names),
+        )
+
+
+def moment(value: float | datetime | None) -> float | None:
+    """Return a deadline as seconds since the epoch. Raises ConfigError."""
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ConfigError("deadline_at: a datetime needs a time zone, such as datetime.now(UTC) + timedelta(minutes=1).")
+        return value.timestamp()
+    if isinstance(value, bool | str) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"deadline_at: seconds since the epoch or a datetime is due, not {value!r}.")
+    return float(value)
+
+
+def new_run_id() -> str:
+    """Return a new uuid7: sorts by time (RFC 9562, section 5.7)."""
+    milliseconds, random_bits = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & (1 << 48) - 1) << 80 | random_bits
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return str(UUID(int=value & ~(0x3 << 62) | 0x2 << 62))

@@ -1,0 +1,320 @@
+"""Who may run a turn, and how it begins and ends.
+
+How it works
+    `claim` decides in one transaction what a call of `run()` means (the table in docs/guarantees.md): a new turn, an unfinished one
+    to go on with, a stored result, or a refusal. A claimed turn is driven through the graph; its last record is on disk before the
+    caller gets the result. A cancelled caller leaves the turn `stopped`: it can be resumed, and a new input closes it.
+
+    Where the graph runs inside another graph there is no `run()`: `load_memory` enters the turn itself, and `conclude` leaves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables.config import var_child_runnable_config
+
+from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
+from agent_graph.events import RunFinished, RunStarted
+from agent_graph.runtime import memory
+from agent_graph.runtime.account import run_of
+from agent_graph.runtime.turn import Turn, current_turn
+from agent_graph.storage.port import Claim, TurnRequest, TurnRow
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableConfig
+
+    from agent_graph.events import Event
+    from agent_graph.state import RunState
+    from agent_graph.types import AgentRun
+
+__all__ = ["Asked", "Driver"]
+
+POLL_S = 0.05
+"""How often a waiting caller looks whether the run that it waits for has ended, in seconds."""
+SUPERSTEPS_A_STEP = 5
+OVER = frozenset({"complete", "failed", "timeout", "closed"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a caller of `run`, `stream` or `resume` asked for."""
+
+    run_id: str
+    input: str | None
+    """None: go on with what is unfinished."""
+    request_id: str | None = None
+    deadline_at: float | None = None
+    force: bool = False
+    sink: Callable[[Event], None] | None = None
+
+
+class Owner:
+    """Who holds the lease of a turn that another graph drives: it lives as long as the turn is known here."""
+
+
+class Driver:
+    """Runs the turns of one agent. Used by several tasks, threads and loops at once."""
+
+    def __init__(self, agent: Any) -> None:
+        self._agent = agent
+        self._live: dict[tuple[str, int], Turn] = {}
+
+    async def drive(self, asked: Asked) -> AgentRun:
+        """Return the AgentRun that `asked` leads to: of a new turn, a resumed one, or one that is stored already."""
+        claim = await self._claimed(asked)
+        if claim.turn is not None and claim.outcome in ("stored", "waiting"):
+            return self._stored(claim.turn, asked)
+        assert claim.turn is not None, "a granted claim names its turn"
+        if claim.closed is not None:
+            await self._close(claim.closed)
+        turn = await self._turn(claim, asked)
+        return await self._through_the_graph(turn, resumed=claim.outcome == "resume")
+
+    # -- claiming ---------------------------------------------------------------------------------------------------------------
+
+    async def _claimed(self, asked: Asked) -> Claim:
+        agent, awaited = self._agent, None
+        patience_s = agent.config.timeout_s
+        until = None if patience_s is None else agent.clock.monotonic() + patience_s
+        while True:
+            claim: Claim = await agent.storage.claim(self._request(asked, awaited), asyncio.current_task())
+            if claim.outcome != "busy":
+                return self._granted(claim, asked)
+            _refuse_ancestor(asked.run_id)
+            if agent.config.on_busy == "raise" or (until is not None and agent.clock.monotonic() >= until):
+                raise RunInProgress(f"run {asked.run_id!r} is being worked on elsewhere.", run_id=asked.run_id)
+            awaited = claim.turn.key.turn if claim.turn is not None else None
+            await agent.clock.sleep(POLL_S)
+
+    def _request(self, asked: Asked, awaited: int | None) -> TurnRequest:
+        agent = self._agent
+        return TurnRequest(
+            namespace=agent.namespace,
+            run_id=asked.run_id,
+            agent=agent.name,
+            input=asked.input,
+            request_id=asked.request_id,
+            fingerprint=agent.fingerprint,
+            on_unfinished=agent.config.on_unfinished,
+            force=asked.force,
+            awaited=awaited,
+        )
+
+    def _granted(self, claim: Claim, asked: Asked) -> Claim:
+        if claim.outcome == "not_found":
+            raise RunNotFound(f"run {asked.run_id!r}: nothing of this name is unfinished. {claim.reason}".strip(), run_id=asked.run_id)
+        if claim.outcome in ("conflict", "changed"):
+            raise RunConflict(f"run {asked.run_id!r}: {claim.reason}", run_id=asked.run_id)
+        return claim
+
+    def _stored(self, row: TurnRow, asked: Asked) -> AgentRun:
+        run = run_of(row)
+        if run is None:
+            raise StorageError(f"run {asked.run_id!r}: turn {row.key.turn} is {row.status} and has no stored result.")
+        if asked.sink is not None:
+            asked.sink(RunFinished(run))
+        return run
+
+    async def _turn(self, claim: Claim, asked: Asked) -> Turn:
+        turn = await self._opened(claim)
+        turn.sink, turn.streaming, turn.deadline_at = asked.sink, asked.sink is not None, asked.deadline_at
+        self._live[(turn.key.run_id, turn.key.turn)] = turn
+        return turn
+
+    async def _opened(self, claim: Claim) -> Turn:
+        agent = self._agent
+        assert claim.turn is not None
+        turn = Turn(
+            agent=agent,
+            row=claim.turn,
+            fence=claim.fence,
+            storage=agent.storage,
+            clock=agent.clock,
+            system=agent._build_system_prompt(agent.tools),
+            resumed=claim.outcome == "resume",
+        )
+        if turn.resumed:
+            turn.restore(await agent.storage.journal(turn.key), await agent.storage.ledger(turn.key))
+            turn.loaded = True
+            turn.put_turn("running", result=False)
+        return turn
+
+    async def _close(self, row: TurnRow) -> None:
+        """Save what a closed turn had come to: its open calls are answered, in-doubt ones as such."""
+        from agent_graph.nodes.transcript import repaired
+
+        agent = self._agent
+        state = await agent.graph.aget_state({"configurable": {"thread_id": row.key.thread_id}})
+        if state.values.get("turn") != row.key.turn or not state.values.get("messages"):
+            return
+        doubtful = {r.call_id: r.state for r in await agent.storage.journal(row.key) if r.state == "started" and not r.idempotent}
+        answers = dict.fromkeys(doubtful, "This call was cancelled while it ran: its outcome is unknown. Check before you repeat it.")
+        closed = Turn(agent=agent, row=row, fence=0, storage=agent.storage, clock=agent.clock, system="")
+        messages = repaired(state.values["messages"], answers)
+        with contextlib.suppress(Exception):  # a memory that fails now will fail the next turn's load, which says so
+            await agent.memory.save(row.key.run_id, closed.conversion.to_spec(messages))
+
+    # -- the graph --------------------------------------------------------------------------------------------------------------
+
+    async def _through_the_graph(self, turn: Turn, *, resumed: bool) -> AgentRun:
+        turn.start_clock()
+        turn.emit(RunStarted(turn.key.run_id, turn.key.turn, resumed))
+        try:
+            with _own_config() as callbacks:
+                await self._invoke(turn, resumed, callbacks)
+            await turn.durable()
+        except asyncio.CancelledError:
+            await self._stopped(turn)
+            raise
+        except (StorageError, NotDurable, LeaseLost):
+            await self._let_go(turn)
+            raise
+        except BaseException:
+            await self._stopped(turn)
+            raise
+        finally:
+            self._live.pop((turn.key.run_id, turn.key.turn), None)
+        await self._delivered(turn)
+        turn.emit(RunFinished(turn.run))
+        return turn.run
+
+    async def _invoke(self, turn: Turn, resumed: bool, callbacks: Any) -> None:
+        agent = self._agent
+        config: dict[str, Any] = {
+            "configurable": {"thread_id": turn.key.thread_id},
+            "recursion_limit": SUPERSTEPS_A_STEP * (agent.config.max_steps or 100_000) + 50,
+            "run_name": agent.name,
+        }
+        if callbacks is not None:
+            config["callbacks"] = callbacks
+        begin: Any = {"run_id": turn.key.run_id, "turn": turn.key.turn, "input": turn.run.input}
+        if resumed and await self._has_begun(turn, config):
+            begin = None
+        await agent.graph.ainvoke(begin, config, durability="sync")
+
+    async def _has_begun(self, turn: Turn, config: dict[str, Any]) -> bool:
+        """Return whether the graph has a checkpoint of this very turn to go on from."""
+        state = await self._agent.graph.aget_state(config)
+        return bool(state.created_at) and state.values.get("turn") == turn.key.turn and bool(state.tasks)
+
+    async def _delivered(self, turn: Turn) -> None:
+        turn.put_turn(_stored_status(turn.run), result=True, delivered=True)
+        await turn.storage.release(turn.key, fence=turn.fence)
+
+    async def _stopped(self, turn: Turn) -> None:
+        """The caller stopped: keep the turn so that it can go on. Not to be cut short by a second cancellation."""
+        turn.refresh()
+        with contextlib.suppress(StorageError, NotDurable, LeaseLost):
+            turn.put_turn("stopped", result=False)
+        await asyncio.shield(self._let_go(turn))
+
+    async def _let_go(self, turn: Turn) -> None:
+        with contextlib.suppress(StorageError, NotDurable, LeaseLost):
+            await turn.storage.release(turn.key, fence=turn.fence)
+
+    # -- turns that another graph drives --------------------------------------------------------------------------------------------
+
+    async def enter(self, state: RunState, config: RunnableConfig) -> Turn:
+        """Return the turn that `load_memory` works for: the one that `drive` began, or one of an embedding graph."""
+        turn = self._live.get((state.get("run_id", ""), state.get("turn", 0)))
+        if turn is not None and not turn.direct:
+            return turn
+        return await self._entered(state, config)
+
+    async def _entered(self, state: RunState, config: RunnableConfig) -> Turn:
+        question = next((m for m in reversed(state.get("messages") or []) if isinstance(m, HumanMessage)), None)
+        if question is None:
+            raise ConfigError("messages: the graph needs at least one human message; the last one is the turn's input.")
+        agent, run_id = self._agent, _embedded_run_id(config)
+        await self._supersede(run_id)
+        owner = Owner()
+        asked = Asked(run_id=run_id, input=question.text)
+        request = replace(self._request(asked, None), on_unfinished="close")
+        claim: Claim = await agent.storage.claim(request, owner)
+        if claim.outcome == "stored":  # its end was never delivered: the embedding graph asks again, so it is a new turn
+            claim = await agent.storage.claim(replace(request, request_id=uuid4().hex), owner)
+        if claim.outcome == "busy":
+            raise RunInProgress(f"run {run_id!r} is being worked on elsewhere.", run_id=run_id)
+        turn = await self._opened(self._granted(claim, asked))
+        turn.direct, turn.owner = True, owner
+        turn.start_clock()
+        self._live[(run_id, turn.key.turn)] = turn
+        return turn
+
+    async def _supersede(self, run_id: str) -> None:
+        """Let go of an earlier turn of this run that its graph gave up without finishing."""
+        for key, turn in list(self._live.items()):
+            if key[0] == run_id and turn.direct and not turn.busy:
+                del self._live[key]
+                await self._stopped(turn)
+
+    async def attend(self, run_id: str, number: int) -> Turn:
+        """Return the live turn; one that an embedding graph resumes in another process is taken over first."""
+        turn = self._live.get((run_id, number))
+        if turn is not None:
+            return turn
+        agent, owner = self._agent, Owner()
+        claim: Claim = await agent.storage.claim(self._request(Asked(run_id=run_id, input=None), None), owner)
+        if claim.outcome != "resume" or claim.turn is None or claim.turn.key.turn != number:
+            raise LeaseLost(f"run {run_id!r}: turn {number} is not this graph's any more ({claim.outcome}).", run_id=run_id)
+        turn = await self._opened(claim)
+        turn.direct, turn.owner = True, owner
+        turn.start_clock()
+        self._live[(run_id, number)] = turn
+        return turn
+
+    async def conclude(self, turn: Turn) -> None:
+        """Write the turn's end and tell the observability backend; a turn of an embedding graph is also delivered and let go."""
+        turn.put_turn(_stored_status(turn.run), result=True)
+        agent = self._agent
+        if turn.run.status != "running":
+            agent.recorder.run(turn.run)
+        await agent.recorder.delivered()
+        if turn.direct:
+            self._live.pop((turn.key.run_id, turn.key.turn), None)
+            await turn.durable()
+            await self._delivered(turn)
+
+    async def load(self, turn: Turn) -> Any:
+        """Return what the memory knows of the run."""
+        return await memory.load(turn, self._agent.memory)
+
+
+def _stored_status(run: AgentRun) -> Any:
+    return "waiting" if run.status == "running" else run.status
+
+
+def _refuse_ancestor(run_id: str) -> None:
+    """A tool that waits for the run that waits for it would wait for ever."""
+    turn = current_turn.get()
+    if turn is not None and turn.key.run_id == run_id:
+        raise RunInProgress(f"run {run_id!r} is the very run that this call is made from.", run_id=run_id)
+
+
+def _embedded_run_id(config: RunnableConfig) -> str:
+    """Return the run that an embedding graph's thread stands for: its thread_id, and where we are one of its nodes, that node's name."""
+    configurable = config.get("configurable") or {}
+    thread_id = str(configurable.get("thread_id") or uuid4().hex)
+    names = [part.split(":", 1)[0] for part in str(configurable.get("checkpoint_ns") or "").split("|")]
+    # the last name is the node of ours that is running
+    outer = [name for name in names[:-1] if name]
+    return "/".join([thread_id, *outer])
+
+
+@contextlib.contextmanager
+def _own_config() -> Iterator[Any]:
+    """Run our graph as a root, also where the caller is itself a node of some graph; hand on its callbacks, so that traces nest."""
+    outer = var_child_runnable_config.get()
+    token = var_child_runnable_config.set(None)
+    try:
+        yield None if outer is None else outer.get("callbacks")
+    finally:
+        var_child_runnable_config.reset(token)
+

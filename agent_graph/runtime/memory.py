@@ -1,0 +1,88 @@
+"""What the turn does with the MemoryBackend: one load at its beginning, a save after each step that ran tools and at its end."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import BaseMessage, ToolMessage
+
+from agent_graph.decisions.retry import classify, next_delay
+from agent_graph.errors import ContractError, NotDurable, StorageError, describe
+from agent_graph.runtime.deadline import Expired, within
+from agent_graph.runtime.governor import TimeIsUp
+
+if TYPE_CHECKING:
+    from agent_graph.runtime.turn import Turn
+    from agent_graph.storage.port import Storage
+    from agent_graph.types import Message
+
+__all__ = ["StoredMemory", "load", "save"]
+
+SAVE_S = 5.0
+"""How long a save may take, in seconds; the turn's own time may be over already."""
+
+
+class StoredMemory:
+    """The default MemoryBackend: the messages of each run in the agent's own storage file."""
+
+    def __init__(self, storage: Callable[[], Storage], namespace: str) -> None:
+        self._storage, self._namespace = storage, namespace
+
+    async def load(self, run_id: str) -> list[Message]:
+        """Return the messages saved last; an empty list for an unknown run."""
+        return await self._storage().load_memory(self._namespace, run_id)
+
+    async def save(self, run_id: str, messages: list[Message]) -> None:
+        """Keep `messages`; on disk with the next barrier."""
+        await self._storage().save_memory(self._namespace, run_id, messages)
+
+
+async def load(turn: Turn, memory: Any) -> Any:
+    """Return `memory.load(run_id)`, tried again as the policy says. Raises the last error, or TimeIsUp."""
+    return await _tried(turn, lambda: memory.load(turn.key.run_id), limit_s=None)
+
+
+async def save(turn: Turn, memory: Any, messages: Sequence[BaseMessage], *, at_end: bool) -> None:
+    """Save the whole list where one is due. A save that fails leaves the turn standing, with a warning."""
+    if not turn.loaded or _mark(messages) == turn.saved_messages:
+        return
+    if not at_end and (turn.config.save_memory == "end" or not isinstance(messages[-1], ToolMessage)):
+        return
+    spec = turn.conversion.to_spec(messages)
+    try:
+        await _tried(turn, lambda: memory.save(turn.key.run_id, list(spec)), limit_s=SAVE_S)
+    except (StorageError, NotDurable):
+        raise
+    except Exception as error:  # noqa: BLE001  the port's border: the answer is worth more than its memory
+        turn.warn(f"memory: save failed ({describe(error)}); the next turn will not know this one.")
+    else:
+        turn.saved_messages = _mark(messages)
+
+
+async def _tried(turn: Turn, act: Callable[[], Awaitable[Any]], *, limit_s: float | None) -> Any:
+    attempt = 0
+    while True:
+        attempt += 1
+        limit = turn.time_left_s if limit_s is None else limit_s
+        try:
+            return await within(limit, _awaited(act))
+        except Expired:
+            raise (TimeIsUp(turn.time_is_up()) if limit_s is None else TimeoutError(f"no answer within {limit_s:g} s")) from None
+        except Exception as error:
+            failure = classify(error, spec_backend=True, now=turn.clock.time())
+            delay = next_delay(
+                failure, attempt=attempt, attempts=max(1, turn.config.retry_attempts), time_left_s=limit, draw=random.random()
+            )
+            if delay is None or isinstance(error, ContractError | StorageError | NotDurable):
+                raise
+        await turn.clock.sleep(delay)
+
+
+async def _awaited(act: Callable[[], Awaitable[Any]]) -> Any:
+    return await act()
+
+
+def _mark(messages: Sequence[BaseMessage]) -> tuple[int, str | None]:
+    return len(messages), messages[-1].id if messages else None

@@ -1,0 +1,133 @@
+"""How one tool call is executed: its attempts, its time, and what a failure means.
+
+A backend that *returns* an error has failed in a known way: nothing is retried. An exception or a timeout leaves the outcome
+unknown: an idempotent tool is then called again with the same key, any other is not, and the caller learns that its outcome is
+unknown. `ToolNotExecuted` is the tool's own word that nothing happened.
+
+Each attempt gets a fresh copy of the call: a backend may change what it is given, but name, arguments and id of the record are ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agent_graph.context import current_call
+from agent_graph.decisions.retry import Failure, next_delay
+from agent_graph.decisions.tools import ToolSpec, canonical_json
+from agent_graph.errors import ContractError, OutcomeUnknown, ToolNotExecuted, ToolNotFound, ToolTimeout, describe
+from agent_graph.runtime.deadline import Expired, within
+from agent_graph.types import ToolCall
+
+if TYPE_CHECKING:
+    from agent_graph.ports import Clock, ToolBackend
+    from agent_graph.runtime.turn import Turn
+
+__all__ = ["Tools"]
+
+logger = logging.getLogger("agent_graph")
+
+REMEMBERED = 256
+"""So many results of calls made outside any turn are remembered."""
+
+
+class Tools:
+    """The agent's tools. Used by several tasks, threads and loops at once."""
+
+    def __init__(self, backend: ToolBackend, specs: Sequence[ToolSpec], *, attempts: int, unmarked_idempotent: bool, clock: Clock) -> None:
+        self.backend = backend
+        self.specs: Mapping[str, ToolSpec] = {spec.name: spec for spec in specs}
+        self.attempts = max(1, attempts)
+        self.clock = clock
+        self._unmarked_idempotent = unmarked_idempotent
+        self._alone: OrderedDict[tuple[str, str, str], ToolCall] = OrderedDict()
+
+    def is_idempotent(self, name: str) -> bool:
+        """Return whether a call of `name` may be repeated; an unmarked tool is as the policy says."""
+        spec = self.specs.get(name)
+        return self._unmarked_idempotent if spec is None or spec.idempotent is None else spec.idempotent
+
+    async def execute(self, call: ToolCall, turn: Turn | None) -> ToolCall:
+        """Return a copy of `call` with its result or error.
+
+        Outside a turn, the same (call_id, name, args) after a success gives the result again; nothing is stored.
+
+        Raises:
+            ContractError: the backend returned something that is no ToolCall.
+        """
+        spec = self.specs.get(call.tool_name)
+        if spec is None:
+            return replace(call, error=f"{ToolNotFound.__name__}: there is no tool {call.tool_name!r}.")
+        memo = (call.call_id, call.tool_name, canonical_json(call.args))
+        if turn is None and memo in self._alone:
+            return copy.copy(self._alone[memo])
+        began = self.clock.monotonic()
+        done = await self._attempts(spec, call, turn)
+        done = replace(done, latency_ms=max((self.clock.monotonic() - began) * 1000, 1e-3))
+        if turn is None and done.error is None:
+            self._alone[memo] = copy.copy(done)
+            while len(self._alone) > REMEMBERED:
+                self._alone.popitem(last=False)
+        return done
+
+    async def _attempts(self, spec: ToolSpec, call: ToolCall, turn: Turn | None) -> ToolCall:
+        idempotent = self.is_idempotent(spec.name)
+        attempt = self._first_attempt(call, turn)
+        while True:
+            try:
+                return await self._attempt(spec, call, turn)
+            except ContractError:
+                raise
+            except Exception as error:  # noqa: BLE001  the port's border: a tool may raise anything
+                if not idempotent and not isinstance(error, ToolNotExecuted):
+                    return replace(call, error=f"{OutcomeUnknown.__name__}: {describe(error)}")
+                retryable = getattr(error, "retryable", True) is not False
+                delay = next_delay(
+                    Failure(kind="tool", retryable=retryable),
+                    attempt=attempt,
+                    attempts=self.attempts,
+                    time_left_s=None if turn is None else turn.time_left_s,
+                    draw=random.random(),
+                )
+                if delay is None:
+                    return replace(call, error=describe(error))
+                logger.info("tool %s: attempt %d failed (%s); again in %.2f s", spec.name, attempt, describe(error), delay)
+            attempt += 1
+            await self.clock.sleep(delay)
+            self._book(call, turn, attempt)
+
+    @staticmethod
+    def _first_attempt(call: ToolCall, turn: Turn | None) -> int:
+        row = None if turn is None else turn.journal.get(call.idempotency_key or "")
+        return 1 if row is None else max(1, row.attempt)
+
+    @staticmethod
+    def _book(call: ToolCall, turn: Turn | None, attempt: int) -> None:
+        row = None if turn is None else turn.journal.get(call.idempotency_key or "")
+        if turn is not None and row is not None:
+            turn.record(replace(row, attempt=attempt))
+
+    async def _attempt(self, spec: ToolSpec, call: ToolCall, turn: Turn | None) -> ToolCall:
+        asked = ToolCall(call.tool_name, copy.deepcopy(call.args), call.call_id, idempotency_key=call.idempotency_key)
+        limits = [limit for limit in (spec.timeout_s, None if turn is None else turn.time_left_s) if limit is not None]
+        token = current_call.set(asked)
+        try:
+            done = await within(min(limits, default=None), self.backend.execute(asked))
+        except Expired:
+            raise ToolTimeout(f"{spec.name} did not finish within {min(limits):g} s.") from None
+        finally:
+            current_call.reset(token)
+        return replace(call, **_outcome(done))
+
+
+def _outcome(done: Any) -> dict[str, Any]:
+    if not (hasattr(done, "result") and hasattr(done, "error")):
+        raise ContractError(
+            f"ToolBackend.execute returned {type(done).__name__}; the ToolCall with result or error set was due."
+        )
+    return {"result": done.result, "error": None if done.error is None else str(done.error)}

@@ -1,0 +1,264 @@
+"""One turn, live: its account, its clock, and its rows.
+
+How it works
+    A Turn is what stands between the graph's nodes and the storage while a turn runs. It keeps the AgentRun in step with the rows:
+    each model call is a ledger row that is *reserved* before the call and *settled* after it, each tool call a journal row that is
+    *started* before and *succeeded* or *failed* after. Rows are queued in order; `durable()` is the barrier before an effect.
+
+What must stay true
+    1. No figure of the AgentRun is changed but together with the row that says so; after a crash the rows give it again.
+    2. Settled and uncertain money are kept apart: `total_cost_usd` is exact, `cost_uncertain_usd` bounds the rest.
+    3. Time is working time: what earlier processes used is carried over, an outage costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import replace
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.messages import SystemMessage
+
+from agent_graph.runtime.account import NANO, OVER, Totals, call_of, rebuild, to_json, totals, usd, used_s
+from agent_graph.decisions.budget import Limits, Spent
+from agent_graph.messages import Conversion, current_conversion
+from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent_graph.config import AgentConfig
+    from agent_graph.decisions.tokens import Anchor
+    from agent_graph.events import Event
+    from agent_graph.runtime.recorder import Recorder
+    from agent_graph.ports import Clock, MemoryBackend
+    from agent_graph.types import AgentRun, Message, ToolCall
+
+__all__ = ["Turn", "current_turn", "nano"]
+
+current_turn: ContextVar[Turn | None] = ContextVar("agent_graph_turn", default=None)
+"""The turn that the running task works for; None where an underscore method is called alone."""
+
+def nano(amount: Decimal) -> int:
+    """Return USD as nano-USD, rounded up: a price below a nano-dollar must not count as nothing."""
+    return int((amount * NANO).to_integral_value(rounding=ROUND_CEILING))
+
+
+class Turn:
+    """A turn that is being worked on, by one task at a time (its tool calls run in parallel)."""
+
+    def __init__(self, *, agent: Any, row: TurnRow, fence: int, storage: Storage, clock: Clock, system: str, resumed: bool = False) -> None:
+        self.agent = agent
+        self.row = row
+        self.key: TurnKey = row.key
+        self.fence = fence
+        self.storage = storage
+        self.clock = clock
+        self.system = system
+        self.resumed = resumed
+        self.config: AgentConfig = agent.config
+        self.limits = Limits(
+            max_steps=self.config.max_steps,
+            max_tokens=self.config.max_tokens,
+            max_cost_usd=self.config.max_cost_usd,
+            timeout_s=self.config.timeout_s,
+        )
+        self.conversion = Conversion()
+        self.run: AgentRun = rebuild(row, (), ())
+        self.sums = Totals()
+        self.entries = 0
+        self.journal: dict[str, JournalRow] = {}
+        self.results: dict[str, ToolCall] = {}
+        self.open: dict[int, LedgerRow] = {}
+        self.sink: Callable[[Event], None] | None = None
+        self.streaming = False
+        self.deadline_at: float | None = None
+        self.owner: object = None
+        self.direct = False
+        self.learned_window: int | None = None
+        self.loaded = False
+        self.saved_messages: tuple[int, str | None] | None = None
+        self.busy = 0
+        self._used_before_s = row.used_s
+        self._began_s = clock.monotonic()
+        self.anchor: Anchor | None = None
+        self.estimates: dict[int, tuple[Message, str, int]] = {}
+        self._system_message: SystemMessage | None = None
+
+    def restore(self, journal: Sequence[JournalRow], ledger: Sequence[LedgerRow]) -> None:
+        """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
+        self.run = rebuild(self.row, journal, ledger)
+        self.sums = totals(ledger)
+        self.entries = max((row.entry for row in ledger), default=0)
+        self.journal = {row.call_key: row for row in journal}
+        self.results = {row.call_key: call_of(row) for row in journal if row.state in OVER}
+        self._used_before_s = used_s(self.row, journal, ledger)
+        for row in ledger:
+            if row.state == "reserved":
+                self.put(replace(row, state="unsettled"))
+
+    # -- time -----------------------------------------------------------------------------------------------------------------
+
+    def start_clock(self) -> None:
+        """Begin to count working time: after imports, opening the storage and the lease."""
+        self._began_s = self.clock.monotonic()
+
+    @property
+    def used_s(self) -> float:
+        """Working time used so far, in seconds, earlier processes included."""
+        return self._used_before_s + self.clock.monotonic() - self._began_s
+
+    @property
+    def time_left_s(self) -> float | None:
+        """Seconds until the turn's time is over (0 when it is), or None without a limit."""
+        left = [] if self.limits.timeout_s is None else [self.limits.timeout_s - self.used_s]
+        if self.deadline_at is not None:
+            left.append(self.deadline_at - self.clock.time())
+        return max(0.0, min(left)) if left else None
+
+    def time_is_up(self) -> str:
+        """Return the text of the time limit's violation."""
+        self.refresh()
+        if self.limits.timeout_s is not None and self.used_s >= self.limits.timeout_s:
+            return f"timeout_s: {self.used_s:.2f} of {self.limits.timeout_s:g}"
+        return f"timeout_s: deadline_at was reached after {self.used_s:.2f} s"
+
+    # -- the account ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> Spent:
+        """What has been spent, as the limits see it."""
+        return Spent(
+            steps=self.run.steps,
+            tokens=self.sums.tokens,
+            cost_usd=usd(self.sums.cost_nusd),
+            uncertain_tokens=self.sums.uncertain_tokens,
+            uncertain_usd=usd(self.sums.uncertain_nusd),
+            elapsed_s=self.used_s,
+        )
+
+    def refresh(self) -> AgentRun:
+        """Bring the AgentRun's figures up to date and return it."""
+        run, sums = self.run, self.sums
+        run.steps = sums.steps
+        run.total_tokens = sums.tokens
+        run.total_cost_usd = float(usd(sums.cost_nusd))
+        run.cost_uncertain_usd = float(usd(sums.uncertain_nusd))
+        run.latency_ms = self.used_s * 1000
+        return run
+
+    def reserve(self, *, step: int, kind: Any, attempt: int, model: str, bound_usd: Decimal, bound_tokens: int) -> int:
+        """Queue the reservation of one attempt at a model call and return its entry number. Await `durable()` before the call."""
+        self.entries += 1
+        row = LedgerRow(
+            key=self.key,
+            entry=self.entries,
+            step=step,
+            kind=kind,
+            attempt=attempt,
+            model=model,
+            state="reserved",
+            bound_nusd=nano(bound_usd),
+            bound_tokens=bound_tokens,
+            used_s=self.used_s,
+        )
+        self.open[row.entry] = row
+        self.sums.add(row)
+        self.put(row)
+        return row.entry
+
+    def settle(self, entry: int, *, cost_usd: Decimal, tokens: int, usage: Mapping[str, Any], model: str, used: bool) -> None:
+        """Book what an attempt really cost; `used` says that its reply became a step."""
+        self._close(entry, state="settled", cost_nusd=nano(cost_usd), tokens=tokens, usage=json.dumps(usage, default=str), model=model, used=used)
+
+    def unbilled(self, entry: int, reason: str) -> None:
+        """Book that an attempt failed and cost nothing: the provider refused it."""
+        self._close(entry, state="failed", usage=json.dumps({"error": reason}))
+
+    def unsettle(self, entry: int, reason: str) -> None:
+        """Book that the bill of an attempt is unknown: its bound stays counted."""
+        self._close(entry, state="unsettled", usage=json.dumps({"error": reason}))
+
+    def _close(self, entry: int, **changes: Any) -> None:
+        reserved = self.open.pop(entry)
+        row = replace(reserved, used_s=self.used_s, **changes)
+        self.sums.uncertain_tokens -= reserved.bound_tokens
+        self.sums.uncertain_nusd -= reserved.bound_nusd
+        self.sums.add(row)
+        self.put(row)
+        self.refresh()
+
+    def record(self, row: JournalRow) -> None:
+        """Queue a journal row and remember it."""
+        row = replace(row, used_s=self.used_s)
+        self.journal[row.call_key] = row
+        self.put(row)
+
+    def finished(self, row: JournalRow, call: ToolCall) -> None:
+        """Queue the end of a tool call and enter it into the account; `call` keeps the original result."""
+        self.record(row)
+        self.results[row.call_key] = call
+        order = sorted(self.results, key=lambda key: (self.journal[key].step, self.journal[key].index))
+        self.run.tool_calls = [self.results[key] for key in order]
+        self.agent.recorder.tool_call(call, self.key.run_id)
+
+    def note(self, kind: str, body: Mapping[str, Any], *, step: int) -> None:
+        """Queue a note: a decision worth keeping."""
+        self.put(NoteRow(key=self.key, step=step, kind=kind, body=json.dumps(body, default=str, ensure_ascii=False)))
+
+    def warn(self, text: str, *, step: int = 0) -> None:
+        """Enter a warning into the account, once."""
+        if text not in self.run.warnings:
+            self.run.warnings.append(text)
+            self.note("warning", {"text": text}, step=step)
+
+    # -- the storage ------------------------------------------------------------------------------------------------------------
+
+    def put(self, row: LedgerRow | JournalRow | NoteRow | TurnRow) -> None:
+        """Queue `row` under this turn's fence."""
+        self.storage.put(row, fence=self.fence)
+
+    async def durable(self) -> None:
+        """The barrier: return when everything queued so far is on disk."""
+        await self.storage.durable(self.key)
+
+    def put_turn(self, status: Any, *, result: bool, delivered: bool = False) -> None:
+        """Queue the turn's own row with a new status."""
+        self.row = replace(
+            self.row,
+            status=status,
+            used_s=self.used_s,
+            result=to_json(self.run) if result else None,
+            delivered=delivered,
+            updated_at=self.clock.time(),
+        )
+        self.put(self.row)
+
+    # -- who listens --------------------------------------------------------------------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """Hand `event` to whoever streams this turn."""
+        if self.sink is not None:
+            self.sink(event)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While a node works for this turn, the specification's methods know it."""
+        token, conversion = current_turn.set(self), current_conversion.set(self.conversion)
+        self.busy += 1
+        try:
+            yield
+        finally:
+            self.busy -= 1
+            current_conversion.reset(conversion)
+            current_turn.reset(token)
+
+    def system_message(self, text: str) -> SystemMessage:
+        """Return the system message of `text`: the same object for the same text, so that it is converted and counted once."""
+        if self._system_message is None or self._system_message.content != text:
+            self._system_message = SystemMessage(text, id="system")
+        return self._system_message

@@ -1,0 +1,151 @@
+"""What a checkpoint holds, and how a node finds its agent.
+
+`RunState` is small on purpose: whatever grows is not rewritten at each step. Messages sit in a channel that stores only what each
+superstep adds; tool calls and model calls are rows of the journal and the ledger, not state. It holds plain JSON types and LangChain
+messages only: a dataclass that is not on the serializer's list would come back as a dict.
+
+Nodes are module-level functions (so that any durable engine can import them by name), hence they cannot close over the agent. They
+find it under `agent_key` in the configuration: LangGraph's `Runtime` context does not reach a subgraph under another context schema.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from uuid import uuid4
+
+from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.channels.delta import DeltaChannel
+
+from agent_graph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent_graph.runtime.turn import Turn
+
+__all__ = ["AgentKey", "Call", "Outcome", "RunState", "agent_of", "turn_of"]
+
+SNAPSHOT_FREQUENCY = 1_000  # a full copy every so many updates: 50 or the default 100 bring quadratic growth back (12 and 7.4 KB a step against 5.2)
+
+
+def append_messages(messages: list[BaseMessage], writes: Sequence[Any]) -> list[BaseMessage]:
+    """Return `messages` with what `writes` hold appended, in order; a message whose id is already there replaces it.
+
+    Deterministic and indifferent to how the writes are batched, as DeltaChannel demands of a reducer.
+    """
+    result = list(messages)
+    position: dict[str | None, int] = {message.id: at for at, message in enumerate(result) if message.id}
+    for write in writes:
+        for message in write if isinstance(write, list | tuple) else [write]:
+            _place(result, position, message)
+    return [message for message in result if not isinstance(message, RemoveMessage)]
+
+
+def _place(result: list[BaseMessage], position: dict[str | None, int], message: BaseMessage) -> None:
+    at = position.get(message.id) if message.id else None
+    if at is not None:
+        result[at] = message
+    elif not isinstance(message, RemoveMessage):
+        position[message.id] = len(result)
+        result.append(message)
+
+
+def messages_channel() -> DeltaChannel[list[AnyMessage]]:
+    """Return the channel of the messages: the one place that names DeltaChannel, which is beta (tests/test_state.py holds its contract)."""
+    return DeltaChannel(append_messages, snapshot_frequency=SNAPSHOT_FREQUENCY)
+
+
+class Outcome(TypedDict):
+    """How a turn ends, as decided before `finish`."""
+
+    status: str
+    """complete | failed | timeout | running (it waits for a person)."""
+    error: str | None
+    stop_reason: str
+
+
+def keep_first(old: Outcome | None, new: Outcome | None) -> Outcome | None:
+    """Several parallel calls may end a turn at once: the first word stands, until the next turn clears it with None."""
+    return new if new is None else (old or new)
+
+
+class RunState(TypedDict, total=False):
+    """The state of the graph; every key but `messages` belongs to the current turn and is reset when the next one begins."""
+
+    messages: Annotated[list[AnyMessage], messages_channel()]
+    """The conversation without our system prompt."""
+    run_id: str
+    turn: int
+    input: str
+    step: int
+    """Steps used so far in this turn."""
+    first: int
+    """Position in `messages` of the first message of this turn (its input)."""
+    compressed_at: int
+    """The step before which the messages have been compressed, so that a pass which cannot help is not repeated; -1 for never."""
+    landing: str | None
+    """The limit whose nearness makes the next model call a landing."""
+    stop: str | None
+    """A violation that `call_model` found and `check_budget` is to judge."""
+    revisions: dict[str, int]
+    """How often each guardrail sent a reply back in this turn."""
+    kept: str
+    """Text that was cut off and is being continued: it comes before the next reply's."""
+    outcome: Annotated[Outcome | None, keep_first]
+
+
+class Call(TypedDict):
+    """What one `Send` carries to `run_tool`: the call alone, never the state."""
+
+    run_id: str
+    turn: int
+    step: int
+    index: int
+    id: str
+    name: str
+    args: Any
+    problem: str | None
+    """Why the call cannot be run (malformed arguments), or None."""
+
+
+_agents: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+
+class AgentKey(str):
+    """The name of an agent in this process: a plain string to everyone else, which keeps its agent alive.
+
+    A graph is bound to its agent by this key alone; so that `create_production_agent(...).graph` works as a node of another graph
+    although nobody keeps the agent, the key holds it.
+    """
+
+    __slots__ = ("agent",)
+
+    agent: Any
+
+    @classmethod
+    def of(cls, agent: Any, name: str) -> AgentKey:
+        """Register `agent` and return its key."""
+        key = cls(f"{name}-{uuid4().hex[:12]}")
+        key.agent = agent
+        _agents[str(key)] = agent
+        return key
+
+
+def agent_of(config: RunnableConfig) -> Any:
+    """Return the agent that `config` is bound to. Raises ConfigError where the graph runs unbound."""
+    key = (config.get("configurable") or {}).get("agent_key")
+    if isinstance(key, AgentKey):
+        return key.agent
+    agent = _agents.get(key) if isinstance(key, str) else None
+    if agent is None:
+        raise ConfigError(
+            f"agent_key: {key!r} names no agent of this process. Use `agent.graph`, or build_graph().compile().with_config(configurable={{'agent_key': agent.key}})."
+        )
+    return agent
+
+
+async def turn_of(state: RunState | Call, config: RunnableConfig) -> Turn:
+    """Return the live turn that this node works for; after a crash of an embedding graph it is reopened from the storage."""
+    turn: Turn = await agent_of(config).attend(state["run_id"], state["turn"])
+    return turn
