@@ -1,0 +1,195 @@
+"""`run` and `resume`: one turn, shown while it goes on.
+
+Ctrl-C cancels the turn as any caller may: the agent ends it tidily, everything up to that instant is on disk, and `resume`
+goes on from there. With --json nothing but the AgentRun goes to standard output; which model answers is then said on standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+from argparse import Namespace
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+
+from agent_graph.cli import words
+from agent_graph.cli.arguments import limits_of, storage_option, turn_options
+from agent_graph.cli.looking import unpriced
+from agent_graph.cli.view import QuietView, View, make_view
+from agent_graph.config import AgentConfig, validate_run_id
+from agent_graph.errors import ConfigError, RunNotFound
+from agent_graph.events import Event, RunFinished, RunStarted
+from agent_graph.runtime.account import to_json
+from agent_graph.storage.port import TurnKey
+from agent_graph.types import AgentRun
+
+if TYPE_CHECKING:
+    from agent_graph.agent import ProductionAgent
+
+__all__ = ["resume", "run"]
+
+Events: TypeAlias = "Callable[[ProductionAgent], AsyncGenerator[Event]]"
+"""What is asked of the agent: a stream whose last event is RunFinished."""
+
+
+def run(arguments: Namespace) -> int:
+    """Ask a question."""
+    question = _question(arguments.question)
+    return _take_turn(arguments, lambda agent: agent.stream(question, arguments.run_id))
+
+
+def resume(arguments: Namespace) -> int:
+    """Go on with the unfinished turn of a run; of a run without one, show how its last turn ended."""
+    run_id = validate_run_id(arguments.run_id)
+    return _take_turn(arguments, lambda agent: _resumed(agent, run_id))
+
+
+def _question(typed: str) -> str:
+    question = sys.stdin.read().strip() if typed == "-" else typed
+    if not question.strip():
+        raise ConfigError(f"a question is due; {'standard input' if typed == '-' else 'the one given'} is empty.")
+    return question
+
+
+async def _resumed(agent: ProductionAgent, run_id: str) -> AsyncGenerator[Event]:
+    try:
+        async with aclosing(agent.stream_resume(run_id)) as events:
+            async for event in events:
+                yield event
+    except RunNotFound:
+        yield RunFinished(await agent.get(run_id))  # raises RunNotFound again for a run that never was
+
+
+# -- the turn -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What is known of the turn so far: what a person needs after Ctrl-C, and what is said at its end."""
+
+    run_id: str | None = None
+    """None until the turn has been taken."""
+    run: AgentRun | None = None
+    unpriced: bool = False
+
+
+def _take_turn(arguments: Namespace, events_of: Events) -> int:
+    notes = sys.stderr if arguments.json else sys.stdout
+    turn = _Turn()
+    try:
+        agent = _agent(arguments)
+        label = _label(agent)
+        _say(notes, label, agent.model_line, limits_line(agent.config))
+        asyncio.run(_follow(agent, events_of, QuietView() if arguments.json else make_view(sys.stdout), turn))
+    except KeyboardInterrupt:
+        return _interrupted(arguments, turn)
+    assert turn.run is not None, "a stream that raised nothing ends with RunFinished"
+    if arguments.json:
+        print(to_json(turn.run))
+    else:
+        _say(sys.stdout, *_report(turn.run, turn, arguments, agent.storage_location))
+    _say(notes, label)
+    return 0 if turn.run.status == "complete" else 1
+
+
+async def _follow(agent: ProductionAgent, events_of: Events, view: View, turn: _Turn) -> None:
+    """Show the turn's events as they come, and note in `turn` what must be known of it."""
+    async with agent:
+        with view:
+            async with aclosing(events_of(agent)) as events:
+                async for event in events:
+                    if isinstance(event, RunStarted):
+                        turn.run_id = event.run_id
+                    elif isinstance(event, RunFinished):
+                        turn.run = event.run
+                    view.show(event)
+        if turn.run is not None:
+            key = TurnKey(agent.namespace, turn.run.run_id, turn.run.turn)
+            turn.unpriced = unpriced(await agent.storage.ledger(key))
+
+
+def _report(run: AgentRun, turn: _Turn, arguments: Namespace, location: str) -> list[str]:
+    lines = [""]
+    if turn.run_id is None:
+        lines += [f"turn {run.turn} had ended already; nothing was asked anew:"]
+    if run.output:
+        lines += [words.printable(run.output), ""]
+    lines += words.account(run, unpriced=turn.unpriced)
+    lines += [
+        f"kept in {_near(location)}; see it again: {words.command_line('show', run.run_id, storage_option(arguments))}"
+    ]
+    return lines
+
+
+def _near(location: str) -> str:
+    """Return a path as it is seen from here."""
+    path = Path(location)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else location
+
+
+def _interrupted(arguments: Namespace, turn: _Turn) -> int:
+    if turn.run_id is None:
+        print("\nstopped before the turn began", file=sys.stderr)
+    else:
+        line = words.command_line("resume", turn.run_id, turn_options(arguments))
+        print(f"\nstopped; everything up to here is kept. Go on with: {line}", file=sys.stderr)
+    return 130
+
+
+def _say(stream: TextIO, *lines: str | None) -> None:
+    for line in lines:
+        if line is not None:
+            print(line, file=stream, flush=True)
+
+
+# -- the agent --------------------------------------------------------------------------------------------------------
+
+
+def _agent(arguments: Namespace) -> ProductionAgent:
+    from agent_graph.agent import create_production_agent
+
+    tools = _demo_tools(arguments.live) if arguments.tools is None else _tools_named(arguments.tools)
+    return create_production_agent(arguments.model, tools, storage=arguments.storage, **limits_of(arguments))
+
+
+def _demo_tools(live: bool) -> list[Any]:
+    from agent_graph_adapters.offline import demo_tools
+
+    return list(demo_tools(live=live))
+
+
+def _tools_named(where: str) -> list[Any]:
+    """Return the tools that `MODULE:NAME` names, looked for in the current folder first."""
+    module, _, name = where.partition(":")
+    if not module or not name:
+        raise ConfigError(f"--tools: {where!r} is not of the form MODULE:NAME, such as my_tools:TOOLS.")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--tools: {where!r} cannot be imported: {error}.") from error
+    finally:
+        sys.path.pop(0)
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def _label(agent: ProductionAgent) -> str | None:
+    """Return the offline model's label, where that is the model."""
+    from agent_graph_adapters.offline import LABEL
+
+    return LABEL if agent.governor.model.provider == "offline" else None
+
+
+def limits_line(config: AgentConfig) -> str:
+    """Return the limits of a turn on one line, to be read before the first call."""
+    limits = {
+        "steps": None if config.max_steps is None else words.counted(config.max_steps, "step"),
+        "tokens": None if config.max_tokens is None else words.counted(config.max_tokens, "token"),
+        "money": None if config.max_cost_usd is None else words.money(config.max_cost_usd),
+        "time": None if config.timeout_s is None else words.duration(config.timeout_s * 1000),
+    }
+    return "limits: " + ", ".join(f"any {what}" if text is None else text for what, text in limits.items())

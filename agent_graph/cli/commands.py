@@ -1,0 +1,15 @@
+"""Which function does which command."""
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+
+from agent_graph.cli import asking, looking
+
+__all__ = ["COMMANDS"]
+
+COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
+    "run": asking.run,
+    "resume": asking.resume,
+    "runs": looking.runs,
+    "show": looking.show,
+}

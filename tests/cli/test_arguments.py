@@ -1,0 +1,52 @@
+"""What may be typed, and what is said about what may not."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from agent_graph.cli.arguments import limits_of, parse
+from agent_graph.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("typed", "limits"),
+    [
+        pytest.param([], {}, id="nothing typed, nothing set: the agent's defaults stay defaults"),
+        pytest.param(["--max-steps", "3"], {"max_steps": 3}, id="steps"),
+        pytest.param(["--max-cost-usd", "0.05"], {"max_cost_usd": Decimal("0.05")}, id="five cents exactly"),
+        pytest.param(["--timeout-s", "1.5"], {"timeout_s": 1.5}, id="seconds"),
+        pytest.param(["--max-cost-usd", "none"], {"max_cost_usd": None}, id="no limit"),
+    ],
+)
+def test_limits(typed: list[str], limits: dict[str, Any]) -> None:
+    assert limits_of(parse(["run", "hello", *typed])) == limits
+    assert limits_of(parse(["resume", "r1", *typed])) == limits
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "COMMAND"),
+        (["rnu"], "invalid choice: 'rnu'"),
+        (["run"], "QUESTION"),
+        (["show"], "RUN_ID"),
+        (["run", "hello", "--max-steps", "three"], "'three' is no number"),
+        (["run", "hello", "--max-cost-usd", "cheap"], "'cheap' is no number"),
+        (["run", "hello", "--max-step", "3"], "unrecognized arguments: --max-step 3"),
+        (["runs", "--limit", "0"], "at least 1"),
+        (["runs", "--limit", "x"], "'x' is no whole number"),
+    ],
+)
+def test_what_cannot_be_understood_is_a_config_error_with_the_usage(argv: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(argv)
+    assert said in str(raised.value)
+    assert "usage: agent-graph" in str(raised.value)
+
+
+def test_a_question_may_be_a_dash_and_a_run_id_may_begin_with_one() -> None:
+    assert parse(["run", "-"]).question == "-"
+    assert parse(["show", "--storage", "x.db", "--", "-r"]).run_id == "-r"
