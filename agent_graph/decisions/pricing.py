@@ -1,0 +1,330 @@
+"""What a model call costs: exact arithmetic on a stated price list.
+
+Two large public price lists differ by dollars on the same call, and providers change theirs, so "accurate" can only mean this:
+the sum is exact, and the unit prices, the model they were found under, their source and its version stand beside it. The user's
+own prices come first; then genai-prices, whose list lies in its wheel. It is imported on first use and never updated from the
+network by us.
+
+How a price is found. A base URL says who is asked, better than the name of a client class, which speaks to anybody; behind a
+URL that the list does not know, the model's name decides, since a gateway bills what the provider bills, except for a name with
+a tag (`llama3:8b`), which is how local servers call theirs. A provider that the list does not know has no price.
+
+How a bill is made. Usage counts parts inside their whole (`decisions/usage.py`): cached, written and audio tokens inside the
+input, reasoning and audio inside the output. A part without a price of its own costs what its whole costs, except audio, which
+costs ten times text wherever it is priced: audio without a price is unknown. A tier is chosen by the size of the input and
+prices the whole call (https://ai.google.dev/gemini-api/docs/pricing, https://developers.openai.com/api/docs/pricing).
+
+What must stay true: no float, no rounding; an unknown price is None, never zero; `worst_case` is never below `cost` for a call
+that stays inside its input and output counts and uses neither audio nor an image price.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from decimal import Context, Decimal, InvalidOperation, localcontext
+from typing import TYPE_CHECKING, Any
+
+from agent_graph.decisions.usage import Usage
+from agent_graph.errors import ConfigError
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo, ModelPrice, Provider
+
+__all__ = ["Matched", "Price", "PriceBook", "Priced"]
+
+EXACT = Context(prec=60)
+"""Digits enough for any bill; the caller's own decimal context may have fewer."""
+ZERO = Decimal(0)
+
+_TAG = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8})$")
+"""The date by which a reply names the model that an alias stands for."""
+_PREFIX = re.compile(r"^([a-z][a-z0-9_-]*)[:/](.+)$", re.IGNORECASE)
+"""`openai:gpt-5-mini`, `openai/gpt-5-mini`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Unit prices of one model, USD per million tokens. None: what its whole costs; for audio: unknown."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    audio_input: Decimal | None = None
+    audio_output: Decimal | None = None
+    reasoning: Decimal | None = None
+    per_request: Decimal = ZERO
+    """USD of a call as such."""
+    source: str = "user"
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """A model's prices at one size of input, and where they were found."""
+
+    price: Price
+    model: str
+    """The name under which the list has it."""
+    dearest_input: Decimal
+    """USD per million tokens of text, whatever the cache does with it."""
+    dearest_output: Decimal
+    """USD per million tokens, whatever is put out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """A bill."""
+
+    cost_usd: Decimal
+    """Exact."""
+    provenance: dict[str, Any]
+    """Plain JSON: `price_source`, `price_version`, `price_model`, `usd_per_mtok`."""
+
+
+_AMOUNTS = tuple(field.name for field in fields(Price) if field.name not in ("source", "version"))
+
+
+class PriceBook:
+    """Finds prices and makes bills. Holds no state but what it looked up; used by several threads at once.
+
+    Args:
+        overrides: the user's own prices by model name, `{"my-model": Price(...)}` or `{"my-model": {"input": 0.2, "output": 0.8}}`;
+            they hold for dated versions of that model too.
+        now: the moment whose prices hold, with a time zone; some change by date or by the hour.
+
+    Raises:
+        ConfigError: an override with an unknown key, without `input` or `output`, or with a price that is none.
+    """
+
+    def __init__(
+        self, overrides: Mapping[str, Price | Mapping[str, Any]] | None = None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._overrides = {name.lower(): _read_price(name, entry) for name, entry in _entries(overrides)}
+        self._now = now
+        self._found: dict[tuple[str, str | None, str | None], tuple[Provider, ModelInfo] | None] = {}
+
+    def price_of(
+        self, model: str, *, provider: str | None = None, base_url: str | None = None, usage: Usage | None = None
+    ) -> Matched | None:
+        """Return the prices of `model` for a call of the size of `usage` (None: a small one), or None if they are unknown."""
+        return self._match(model, provider, base_url, usage.input_tokens if usage else 0)
+
+    def cost(self, usage: Usage, model: str, *, provider: str | None = None, base_url: str | None = None) -> Priced | None:
+        """Return the exact bill of one call, or None if a price that it needs is unknown."""
+        matched = self._match(model, provider, base_url, usage.input_tokens)
+        if matched is None:
+            return None
+        with localcontext(EXACT):
+            cost = _bill(matched.price, usage)
+        return None if cost is None else Priced(cost_usd=cost, provenance=_provenance(matched))
+
+    def worst_case(
+        self, model: str, input_tokens: int, output_tokens: int, *, provider: str | None = None, base_url: str | None = None
+    ) -> Decimal | None:
+        """Return the USD that a call of text may cost at most, or None if its price is unknown."""
+        matched = self._match(model, provider, base_url, input_tokens)
+        if matched is None:
+            return None
+        with localcontext(EXACT):
+            tokens = input_tokens * matched.dearest_input + output_tokens * matched.dearest_output
+            return matched.price.per_request + tokens.scaleb(-6)
+
+    def output_price(self, model: str, input_tokens: int, *, provider: str | None = None, base_url: str | None = None) -> Decimal | None:
+        """Return the USD of *one* output token that `worst_case` counts with at this size, or None if it is unknown."""
+        matched = self._match(model, provider, base_url, input_tokens)
+        return None if matched is None else matched.dearest_output.scaleb(-6, EXACT)
+
+    def _match(self, model: str, provider: str | None, base_url: str | None, input_tokens: int) -> Matched | None:
+        for name in _names(model, provider):
+            price = self._overrides.get(name)
+            if price is not None:
+                return _matched(name, price, price.output, price.reasoning, price.audio_output)
+        key = (model, provider, base_url)
+        if key not in self._found:
+            self._found[key] = _look_up(model, provider, base_url)
+        found = self._found[key]
+        return None if found is None else _from_list(*found, at=self._now(), input_tokens=input_tokens)
+
+
+# --- the user's prices -------------------------------------------------------------------------------------------------------
+
+
+def _entries(overrides: object) -> Iterator[tuple[str, object]]:
+    if overrides is None:
+        return
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(f"prices: a mapping of model names to prices is due, not {type(overrides).__name__}.")
+    for name, entry in overrides.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"prices: a model's name is due as key, not {name!r}.")
+        yield name, entry
+
+
+def _read_price(name: str, entry: object) -> Price:
+    if isinstance(entry, Price):
+        entry = {field.name: value for field in fields(Price) if (value := getattr(entry, field.name)) is not None}
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"prices[{name!r}]: a Price or a mapping is due, not {entry!r}.")
+    known = [field.name for field in fields(Price)]
+    for key in entry:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"prices[{name!r}]: unknown key {key!r}.{hint} Known keys: {', '.join(known)}.")
+    for key in ("input", "output"):
+        if entry.get(key) is None:
+            raise ConfigError(f"prices[{name!r}]: {key!r} is missing, the USD per million {key} tokens.")
+    amounts = {key: _amount(name, key, value) for key, value in entry.items() if key in _AMOUNTS and value is not None}
+    about = {key: str(entry[key]) for key in ("source", "version") if key in entry}
+    return Price(**amounts, **about)
+
+
+def _amount(name: str, key: str, value: object) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a number of USD per million tokens is due.")
+    try:
+        amount = Decimal(str(value))  # str(): 0.15 is fifteen cents, not the binary fraction next to it
+    except InvalidOperation:
+        raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a number of USD per million tokens is due.") from None
+    if not amount.is_finite() or amount < 0:
+        raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a finite number, zero or more, is due.")
+    return amount
+
+
+def _names(model: str, provider: str | None) -> Iterator[str]:
+    """Yield the names under which the user may have written `model`, the most exact first."""
+    prefixed = _PREFIX.match(model)
+    names = [model, *([f"{provider}:{model}"] if provider else []), *([prefixed[2]] if prefixed else [])]
+    for name in names:
+        yield name.lower()
+        yield _TAG.sub("", name.lower())
+
+
+# --- the public list ---------------------------------------------------------------------------------------------------------
+
+
+def _look_up(model: str, provider: str | None, base_url: str | None) -> tuple[Provider, ModelInfo] | None:
+    from genai_prices.data_snapshot import get_snapshot
+
+    snapshot = get_snapshot()
+    for name, who, url in _ways(model, provider, base_url):
+        try:
+            return snapshot.find_provider_model(name, None, who, url)
+        except LookupError:
+            continue
+    return None
+
+
+def _ways(model: str, provider: str | None, base_url: str | None) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield (model, provider, URL) as the list is asked for it, in turn."""
+    prefixed = _PREFIX.match(model)
+    if base_url is not None:
+        yield model, None, base_url
+        if ":" in model:
+            return
+    elif provider is not None:
+        yield model, provider, None
+        if prefixed:
+            yield prefixed[2], provider, None
+        return
+    yield model, None, None
+    if prefixed:
+        yield prefixed[2], prefixed[1], None
+
+
+def _from_list(provider: Provider, model: ModelInfo, *, at: datetime, input_tokens: int) -> Matched | None:
+    from genai_prices import __version__
+
+    amounts = _at_tier(model.get_prices(at), input_tokens)
+    if not {"input_mtok", "input_text_mtok"} & amounts.keys():
+        return None
+    price = Price(
+        input=_first(amounts, "input_mtok", "input_text_mtok") or ZERO,
+        output=_first(amounts, "output_mtok", "output_text_mtok") or ZERO,
+        cache_read=_first(amounts, "cache_read_mtok", "cache_text_read_mtok"),
+        cache_write=_first(amounts, "cache_write_5m_mtok", "cache_write_mtok", "cache_text_write_mtok"),
+        cache_write_1h=_first(amounts, "cache_write_1h_mtok", "cache_text_write_1h_mtok"),
+        audio_input=amounts.get("input_audio_mtok"),
+        audio_output=amounts.get("output_audio_mtok"),
+        reasoning=amounts.get("output_reasoning_mtok"),
+        per_request=amounts.get("requests_kcount", ZERO).scaleb(-3),
+        source="genai-prices",
+        version=__version__,
+    )
+    by_hour = [_at_tier(other, input_tokens) for other in _by_the_hour(model)]
+    outputs = [value for prices in (amounts, *by_hour) for key, value in prices.items() if re.match("output.*_mtok", key)]
+    inputs = [value for prices in by_hour if (value := prices.get("input_mtok")) is not None]
+    return _matched(f"{provider.id}/{model.id}", price, *outputs, inputs=inputs)
+
+
+def _by_the_hour(model: ModelInfo) -> Iterator[ModelPrice]:
+    """Yield the prices that hold at some hours of the day: a call may end in another hour than it was reserved in."""
+    if isinstance(model.prices, list):
+        yield from (entry.prices for entry in model.prices if hasattr(entry.constraint, "start_time"))
+
+
+def _at_tier(prices: ModelPrice, input_tokens: int) -> dict[str, Decimal]:
+    amounts: dict[str, Decimal] = {}
+    for key, value in vars(prices).items():
+        if isinstance(value, Decimal):
+            amounts[key] = value
+        elif value is not None:
+            reached = [tier.price for tier in value.tiers if input_tokens > tier.start]
+            amounts[key] = reached[-1] if reached else value.base
+    return amounts
+
+
+def _first(amounts: Mapping[str, Decimal], *keys: str) -> Decimal | None:
+    return next((amounts[key] for key in keys if key in amounts), None)
+
+
+# --- the bill ----------------------------------------------------------------------------------------------------------------
+
+
+def _matched(name: str, price: Price, *outputs: Decimal | None, inputs: list[Decimal] | None = None) -> Matched:
+    dearest_input = max(filter(None, (price.cache_write, price.cache_write_1h, *(inputs or ()))), default=ZERO)
+    dearest_output = max(filter(None, outputs), default=ZERO)
+    return Matched(price=price, model=name, dearest_input=max(price.input, dearest_input), dearest_output=max(price.output, dearest_output))
+
+
+def _bill(price: Price, usage: Usage) -> Decimal | None:
+    """Return the USD of `usage`, or None where it holds audio that has no price."""
+    if (usage.audio_input and price.audio_input is None) or (usage.audio_output and price.audio_output is None):
+        return None
+    write_1h = min(usage.cache_write_1h, usage.cache_write)
+    write = usage.cache_write - write_1h
+    # Cached audio stands in two parts; it is billed as audio, the dearer of both.
+    read = min(usage.cache_read, max(usage.input_tokens - usage.cache_write - usage.audio_input, 0))
+    plain_input = max(usage.input_tokens - read - usage.cache_write - usage.audio_input, 0)
+    reasoning = usage.reasoning if price.reasoning is not None else 0
+    plain_output = max(usage.output_tokens - usage.audio_output - reasoning, 0)
+    write_price = _or(price.cache_write, price.input)
+    parts = (
+        (plain_input, price.input),
+        (read, _or(price.cache_read, price.input)),
+        (write, write_price),
+        (write_1h, _or(price.cache_write_1h, write_price)),
+        (usage.audio_input, _or(price.audio_input, price.input)),
+        (plain_output, price.output),
+        (reasoning, _or(price.reasoning, price.output)),
+        (usage.audio_output, _or(price.audio_output, price.output)),
+    )
+    return price.per_request + sum((count * unit for count, unit in parts), ZERO).scaleb(-6)
+
+
+def _or(own: Decimal | None, whole: Decimal) -> Decimal:
+    return whole if own is None else own
+
+
+def _provenance(matched: Matched) -> dict[str, Any]:
+    units = {
+        key: f"{value:f}" for key in _AMOUNTS if (value := getattr(matched.price, key)) not in (None, ZERO) or key in ("input", "output")
+    }
+    version = {"price_version": matched.price.version} if matched.price.version else {}
+    return {"price_source": matched.price.source, **version, "price_model": matched.model, "usd_per_mtok": units}
