@@ -1,0 +1,134 @@
+"""Who may run: the table of docs/guarantees.md as one pure function, the same for every storage.
+
+| the run's last turn is | same input | other input |
+|---|---|---|
+| none | new | new |
+| unfinished, nobody alive works on it | resume | conflict, or (on_unfinished="close") closed and new |
+| stopped by its caller | resume | closed and new |
+| being worked on | busy | conflict |
+| waiting for a person | waiting | conflict |
+| ended, but never delivered to its caller | stored | new |
+| ended and delivered | new | new |
+| any, and the request_id was seen before | that turn: stored, waiting, busy or resume | conflict |
+| the one that the caller waited for (`awaited`), and it has ended | stored | - |
+
+Without an input (`resume`), the unfinished turn goes on; an ended one is `stored` while it was not delivered, is taken up
+again where `reopen` asks for it and it did not complete, and is else `not_found`. Going on compares the fingerprints first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agent_graph.storage.port import TurnRequest, TurnRow
+
+__all__ = ["Decision", "Past", "decide"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """A turn of this run, and what the request has to do with it."""
+
+    turn: TurnRow
+    alive: bool
+    """Whether somebody alive holds the lease on this turn."""
+    same_input: bool
+    """Whether its input is the request's (meaningless where the request has none)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a request may do. `outcome` is `Claim.outcome`; `turn` the turn in question, None for a new one."""
+
+    outcome: Literal["new", "resume", "stored", "waiting", "busy", "conflict", "not_found", "changed"]
+    turn: TurnRow | None = None
+    close: bool = False
+    """Whether `turn` must be closed to make way for the new one."""
+    reason: str = ""
+
+
+def decide(
+    last: Past | None, request: TurnRequest, *, repeated: Past | None = None, awaited: Past | None = None
+) -> Decision:
+    """Return what `request` may do.
+
+    `last`: the run's last turn; `repeated`: the turn that had the same request_id; `awaited`: the turn of `request.awaited`;
+    each None where there is no such turn.
+    """
+    if awaited is not None and _has_ended(awaited.turn):
+        return Decision(outcome="stored", turn=awaited.turn)
+    if repeated is not None:
+        if request.input is not None and not repeated.same_input:
+            return _conflict(
+                repeated.turn,
+                f"request_id {request.request_id!r} was used for another input, in turn {repeated.turn.key.turn}",
+            )
+        return _again(repeated, request)
+    if request.input is None:
+        return _resume(last, request)
+    if last is None:
+        return Decision(outcome="new")
+    return _same(last, request) if last.same_input else _other(last, request)
+
+
+def _again(seen: Past, request: TurnRequest) -> Decision:
+    """The same request once more: its turn, wherever that stands."""
+    if _has_ended(seen.turn):
+        return Decision(outcome="stored", turn=seen.turn)
+    return _go_on(seen, request)
+
+
+def _resume(last: Past | None, request: TurnRequest) -> Decision:
+    if last is None:
+        return Decision(outcome="not_found")
+    if not _has_ended(last.turn):
+        return _go_on(last, request)
+    if request.reopen and last.turn.status in {"failed", "timeout"}:
+        return _take_up(last.turn, request)
+    return Decision(outcome="not_found" if last.turn.delivered else "stored", turn=last.turn)
+
+
+def _same(last: Past, request: TurnRequest) -> Decision:
+    if not _has_ended(last.turn):
+        return _go_on(last, request)
+    if last.turn.status == "closed" or last.turn.delivered:
+        return Decision(outcome="new")
+    return Decision(outcome="stored", turn=last.turn)
+
+
+def _other(last: Past, request: TurnRequest) -> Decision:
+    if _has_ended(last.turn):
+        return Decision(outcome="new")
+    number = last.turn.key.turn
+    if last.turn.status == "waiting":
+        return _conflict(last.turn, f"turn {number} waits for a person and has another input")
+    if last.alive:
+        return _conflict(last.turn, f"turn {number} is being worked on and has another input")
+    if last.turn.status == "stopped" or request.on_unfinished == "close":
+        return Decision(outcome="new", turn=last.turn, close=True)
+    return _conflict(last.turn, f"turn {number} is unfinished and has another input")
+
+
+def _go_on(past: Past, request: TurnRequest) -> Decision:
+    """An unfinished turn, asked for again."""
+    if past.turn.status == "waiting":
+        return Decision(outcome="waiting", turn=past.turn)
+    if past.alive:
+        return Decision(outcome="busy", turn=past.turn)
+    return _take_up(past.turn, request)
+
+
+def _take_up(turn: TurnRow, request: TurnRequest) -> Decision:
+    if turn.fingerprint and request.fingerprint and turn.fingerprint != request.fingerprint and not request.force:
+        reason = f"turn {turn.key.turn} was begun with other tools or another graph (fingerprint {turn.fingerprint}, now {request.fingerprint})"
+        return Decision(outcome="changed", turn=turn, reason=reason)
+    return Decision(outcome="resume", turn=turn)
+
+
+def _conflict(turn: TurnRow, reason: str) -> Decision:
+    return Decision(outcome="conflict", turn=turn, reason=reason)
+
+
+def _has_ended(turn: TurnRow) -> bool:
+    return turn.status in {"complete", "failed", "timeout", "closed"}

@@ -1,0 +1,120 @@
+"""Where the storage is, if nobody says: next to the work, else with the user, else in a private temporary folder.
+
+1. `$AGENT_GRAPH_STORAGE`: the user named it, so it never falls back; if it cannot be used, that is a StorageError.
+2. `./.agent_graph/runs.db`; the folder is made for us alone, and holds a `.gitignore` with `*`.
+3. The user's state folder, under a hash of the working directory: two projects do not share their runs.
+4. A temporary folder, with a warning: the runs are lost with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from agent_graph.errors import ConfigError
+from agent_graph.storage.port import Redactor, Storage
+from agent_graph.storage.schema import MEMORY
+
+__all__ = ["VARIABLE", "default_location", "open_storage", "planned_location"]
+
+VARIABLE = "AGENT_GRAPH_STORAGE"
+_FILE = "runs.db"
+
+
+def planned_location(cwd: Path, env: Mapping[str, str]) -> Path:
+    """Return the first choice of `default_location`, without looking whether it can be had; creates nothing."""
+    named = env.get(VARIABLE)
+    return _absolute(named, cwd) if named else cwd / ".agent_graph" / _FILE
+
+
+def default_location(cwd: Path, env: Mapping[str, str]) -> tuple[Path, str | None]:
+    """Return where the storage's file goes, creating its folder if need be, and a warning if the runs will not last there.
+
+    The path that `$AGENT_GRAPH_STORAGE` names is returned as it is: it is the user's, nothing is created for it.
+    """
+    if env.get(VARIABLE):
+        return planned_location(cwd, env), None
+    here = cwd / ".agent_graph"
+    if _make_folder(here):
+        return here / _FILE, None
+    digest = hashlib.sha256(os.fsencode(cwd)).hexdigest()[:16]
+    state = _state_folder(env) / "agent_graph" / digest
+    if _make_folder(state):
+        return state / _FILE, None
+    private = Path(tempfile.mkdtemp(prefix="agent_graph-"))
+    return private / _FILE, (
+        f"Runs are kept in the temporary folder {private} and are lost with it, because neither {here} nor {state} can be written. "
+        f"Name a place with ${VARIABLE} or storage=."
+    )
+
+
+def open_storage(
+    storage: str | Path | Storage | None,
+    *,
+    durability: Literal["power", "process"] = "power",
+    redact: Redactor | None = None,
+) -> Storage:
+    """Return the storage that `storage` means: a path, ":memory:", a Storage (as it is), or None for the default place.
+
+    Opens and creates nothing; the first use does. `durability` and `redact` apply to a storage that is made here.
+
+    Raises:
+        ConfigError: `storage` is none of these.
+    """
+    from agent_graph.storage.sqlite import SqliteStorage
+
+    if isinstance(storage, Storage):
+        return storage
+    if isinstance(storage, str) and storage == MEMORY:
+        return SqliteStorage(MEMORY, durability=durability, redact=redact)
+    if isinstance(storage, str | Path) and str(storage).strip():
+        return SqliteStorage(_absolute(storage, Path.cwd()), durability=durability, redact=redact)
+    if storage is None:
+        return SqliteStorage(None, durability=durability, redact=redact)
+    raise ConfigError(f"storage: a path, a Storage or None is due, not {storage!r}.")
+
+
+def _absolute(path: str | Path, cwd: Path) -> Path:
+    return cwd / Path(path).expanduser()
+
+
+def _state_folder(env: Mapping[str, str]) -> Path:
+    if env.get("XDG_STATE_HOME"):
+        return Path(env["XDG_STATE_HOME"])
+    if os.name == "nt" and env.get("LOCALAPPDATA"):
+        return Path(env["LOCALAPPDATA"])
+    home = Path(env["HOME"]) if env.get("HOME") else Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
+    return home / "Library" / "Application Support" if sys.platform == "darwin" else home / ".local" / "state"
+
+
+def _make_folder(folder: Path) -> bool:
+    """Make `folder` (0700, with a `.gitignore`) or find it fit; return whether we can write there."""
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    except FileExistsError:
+        return _is_fit(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _is_fit(folder: Path) -> bool:
+    try:
+        found, around = folder.stat(), folder.parent.stat()
+    except OSError:
+        return False
+    if not stat.S_ISDIR(found.st_mode) or not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    file = folder / _FILE
+    if file.exists() and not os.access(file, os.R_OK | os.W_OK):
+        return False
+    # In a folder where anybody may create files (/tmp), a folder of this name may be somebody else's trap.
+    return not (around.st_mode & stat.S_IWOTH and hasattr(os, "geteuid") and found.st_uid not in {os.geteuid(), 0})

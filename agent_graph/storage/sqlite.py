@@ -1,0 +1,402 @@
+"""SqliteStorage: checkpoints, turns, journal, ledger, notes, leases and the default memory in one SQLite file.
+
+How it works
+    All writing goes through one thread and one queue (`writer.py`); reading has connections of its own, which first wait until
+    what this process has queued is in the file. A claim is a function sent through the same queue: it reads the run's turns
+    and lease, asks the pure table in `claims.py`, and writes its answer in the transaction that read. The fence it hands out is
+    a number that only grows. Every record carries the fence of its claim, and the writer compares it with the lease's row
+    inside the transaction that writes the record: whoever lost the lease writes nothing any more.
+
+What must stay true
+    1. Nothing is opened or created before the first use.
+    2. A record is refused if its claim is not the run's newest; a claim refused leaves no trace.
+    3. In a forked child nothing of the parent's is held, queued or written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from agent_graph.errors import LeaseLost, NotDurable, StorageError
+from agent_graph.storage import claiming
+from agent_graph.storage.leases import Hold, Keeper
+from agent_graph.storage.location import default_location, planned_location
+from agent_graph.storage.memory import MemoryRows
+from agent_graph.storage.port import (
+    Claim,
+    JournalRow,
+    LedgerRow,
+    NoteRow,
+    Redactor,
+    Row,
+    Storage,
+    TurnKey,
+    TurnRequest,
+    TurnRow,
+)
+from agent_graph.storage.readers import Readers
+from agent_graph.storage.rows import (
+    JOURNAL_COLUMNS,
+    LEDGER_COLUMNS,
+    NOTE_COLUMNS,
+    TURN_COLUMNS,
+    read_journal,
+    read_ledger,
+    read_note,
+    read_turn,
+    statement,
+)
+from agent_graph.storage.schema import MEMORY
+from agent_graph.storage.writer import Attempt, Writer
+from agent_graph.types import Message
+
+if TYPE_CHECKING:
+    from agent_graph.storage.saver import SqliteCheckpointer
+
+__all__ = ["SqliteStorage"]
+
+T = TypeVar("T")
+_MAX_UNCLAIMED = 1_000
+_log = logging.getLogger("agent_graph.storage")
+
+
+class SqliteStorage(Storage):
+    """A storage in one SQLite file; many agents, threads, event loops and processes of one machine may share it.
+
+    ```python
+    storage = SqliteStorage("runs.db")
+    ```
+
+    `path`: the file, ":memory:", or None for the default place (`location.py`). `durability`: what a record survives that
+    `durable` has answered for, "power" cuts or (faster) only a killed "process". `redact`: takes secrets out of what is written.
+    `busy_s`: how long another program's lock on the file is waited for, in seconds.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        durability: Literal["power", "process"] = "power",
+        redact: Redactor | None = None,
+        busy_s: float = 30.0,
+    ) -> None:
+        self._place = _Place(path, Path.cwd(), os.environ)
+        self._durability = durability
+        self._redact = redact
+        self._memory = MemoryRows(redact)
+        self._writer = Writer(self._place.locate, claiming.guard, durability=durability, busy_s=busy_s)
+        self._readers = Readers(self._writer, in_memory=str(path) == MEMORY)
+        self._keeper = Keeper(renew=_renewal(self._writer), give_back=_return(self._writer))
+        self._start_afresh()
+        # The threads know the writer and the keeper, not this object: an unclosed storage can be collected, and ends them.
+        self._finalizer = weakref.finalize(self, _end, self._keeper, self._writer)
+        self._finalizer.atexit = False
+        self._saver: SqliteCheckpointer | None = None
+        _living.add(self)
+
+    def _start_afresh(self) -> None:
+        self._attempts: dict[tuple[str, str], Attempt] = {}
+        self._holds: dict[tuple[str, str], Hold] = {}
+        self._unclaimed: dict[tuple[str, str], Attempt] = {}
+        self._lock = threading.Lock()
+        attempts = self._attempts
+        self._writer.crowd = lambda: len(attempts) > 1
+
+    def abandon_after_fork(self) -> None:
+        """Hold nothing of the parent's; the child opens the file anew at its first use."""
+        self._keeper.abandon_after_fork()
+        self._readers.abandon_after_fork()
+        self._memory = MemoryRows(self._redact)  # its lock may have been held by a thread that is not here
+        self._start_afresh()
+
+    @property
+    def checkpointer(self) -> SqliteCheckpointer:
+        """LangGraph's saver over the same file and the same queue."""
+        if self._saver is None:
+            from agent_graph.storage.saver import SqliteCheckpointer
+
+            self._saver = SqliteCheckpointer(self, redact=self._redact)
+        return self._saver
+
+    # -- who may run ---------------------------------------------------------------------------------------------------
+
+    async def claim(self, request: TurnRequest, owner: object) -> Claim:
+        """Decide in one transaction what `request` may do, and take the lease where it may run; see the port."""
+        hold = Hold(request.namespace, request.run_id, owner=owner, lease_s=request.lease_s)
+        try:
+            return await self._writer.run(
+                lambda connection: claiming.claim(connection, request, hold, redact=self._redact),
+                lambda claim: self._take(hold, claim),
+            )
+        except asyncio.CancelledError:
+            with contextlib.suppress(
+                StorageError
+            ):  # the queue keeps order: this comes after the claim, if that is granted at all
+                self._writer.queue(lambda connection: claiming.stop(connection, hold), lambda _: self._let_go(hold))
+            raise
+
+    def _take(self, hold: Hold, claim: Claim) -> None:
+        if claim.outcome not in {"new", "resume"}:
+            return
+        key = (hold.namespace, hold.run_id)
+        hold.fence = claim.fence
+        with self._lock:
+            self._attempts[key] = Attempt(*key, claim.fence)
+            self._holds[key] = hold
+        self._keeper.keep(hold)
+
+    def _let_go(self, hold: Hold) -> None:
+        key = (hold.namespace, hold.run_id)
+        with self._lock:
+            if self._holds.get(key) is hold:
+                del self._holds[key], self._attempts[key]
+        self._keeper.drop(hold)
+
+    async def release(self, key: TurnKey, *, fence: int) -> None:
+        """Give the lease back once everything queued for the turn is on disk; see the port."""
+        name = (key.namespace, key.run_id)
+        attempt, hold = self._attempts.get(name), self._holds.get(name)
+        if attempt is None or hold is None or attempt.fence != fence:
+            return
+        self._writer.queue(lambda connection: claiming.give_back(connection, hold))
+        try:
+            await self._writer.durable(attempt)
+        except LeaseLost:
+            pass  # it is somebody else's by now: just what was wanted
+        finally:
+            self._let_go(hold)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def put(self, row: Row, *, fence: int) -> None:
+        """Queue `row`; see the port. `fence=0`: without a claim, as long as nobody alive has one."""
+        sql, parameters, size = statement(row, self._redact)
+        self._writer.put(self._attempt(row.key, fence), sql, parameters, size=size)
+
+    async def durable(self, key: TurnKey, *, fence: int | None = None) -> None:
+        """Return when everything queued so far is on disk; see the port. `fence` tells two attempts of one process apart."""
+        attempt = self._attempts.get((key.namespace, key.run_id))
+        if fence is not None and attempt is not None and attempt.fence != fence:
+            raise _lost(key.run_id)
+        if attempt is not None:
+            attempt.raise_if_broken()
+        await self._writer.durable(attempt)
+
+    def _attempt(self, key: TurnKey, fence: int) -> Attempt:
+        attempt = self._attempts.get((key.namespace, key.run_id))
+        if attempt is not None and attempt.fence == fence:
+            return attempt
+        if fence:
+            raise _lost(key.run_id)
+        return self._unleased(key.namespace, key.run_id)
+
+    def writer_of(self, namespace: str, run_id: str) -> Attempt:
+        """Return who writes for a run where no fence is given: this process's claim, else an attempt without a lease."""
+        return self._attempts.get((namespace, run_id)) or self._unleased(namespace, run_id)
+
+    def _unleased(self, namespace: str, run_id: str) -> Attempt:
+        """Return the attempt without a lease; a failure of it is told once, to whoever comes next."""
+        name = (namespace, run_id)
+        with self._lock:
+            attempt = self._unclaimed.get(name)
+            if attempt is None:
+                if len(self._unclaimed) >= _MAX_UNCLAIMED:
+                    self._unclaimed = {
+                        k: a for k, a in self._unclaimed.items() if a.error or not self._writer.is_settled(a.last)
+                    }
+                attempt = self._unclaimed[name] = Attempt(*name, 0)
+            elif attempt.error is not None:
+                del self._unclaimed[name]
+        attempt.raise_if_broken()
+        return attempt
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    async def turns(self, namespace: str, run_id: str) -> Sequence[TurnRow]:
+        """Return the turns of a run in order."""
+        where = "WHERE namespace = ? AND run_id = ? ORDER BY turn"
+        return await self._select(read_turn, TURN_COLUMNS, "ag_turns", where, (namespace, run_id))
+
+    async def journal(self, key: TurnKey) -> Sequence[JournalRow]:
+        """Return the tool calls of a turn by (step, index)."""
+        return await self._select(
+            read_journal, JOURNAL_COLUMNS, "ag_journal", f"{_OF_TURN} ORDER BY step, position", _values(key)
+        )
+
+    async def ledger(self, key: TurnKey) -> Sequence[LedgerRow]:
+        """Return the attempts at model calls of a turn by entry."""
+        return await self._select(read_ledger, LEDGER_COLUMNS, "ag_ledger", f"{_OF_TURN} ORDER BY entry", _values(key))
+
+    async def notes(self, key: TurnKey) -> Sequence[NoteRow]:
+        """Return the notes of a turn in order."""
+        return await self._select(read_note, NOTE_COLUMNS, "ag_notes", f"{_OF_TURN} ORDER BY id", _values(key))
+
+    async def unfinished(self, namespace: str, agent: str) -> Sequence[TurnRow]:
+        """Return this agent's turns that were begun and not ended, and that nobody alive works on."""
+        return await self._readers.read(lambda connection: claiming.unfinished(connection, namespace, agent))
+
+    async def runs(self, namespace: str | None = None, *, limit: int = 50) -> Sequence[TurnRow]:
+        """Return the newest turn of each run, newest first."""
+        newest = "turn = (SELECT MAX(t.turn) FROM ag_turns t WHERE t.namespace = ag_turns.namespace AND t.run_id = ag_turns.run_id)"
+        where = f"WHERE (?1 IS NULL OR namespace = ?1) AND {newest} ORDER BY started_at DESC, rowid DESC LIMIT ?2"
+        return await self._select(read_turn, TURN_COLUMNS, "ag_turns", where, (namespace, limit))
+
+    async def _select(
+        self, make: Callable[[Sequence[Any]], T], columns: str, table: str, rest: str, parameters: Sequence[Any]
+    ) -> list[T]:
+        sql = f"SELECT {columns} FROM {table} {rest}"  # noqa: S608 - names from this package only; values are bound
+        return await self._readers.read(lambda connection: [make(row) for row in connection.execute(sql, parameters)])
+
+    # -- the default memory --------------------------------------------------------------------------------------------
+
+    async def load_memory(self, namespace: str, run_id: str) -> list[Message]:
+        """Return the saved messages of a run; an empty list for an unknown one."""
+        return await self._readers.read(lambda connection: self._memory.load(connection, namespace, run_id))
+
+    async def save_memory(self, namespace: str, run_id: str, messages: Sequence[Message]) -> None:
+        """Queue the whole list; only what differs from the last saved list is written."""
+        attempt = self.writer_of(namespace, run_id)
+        attempt.raise_if_broken()
+        self._writer.queue(self._memory.save(namespace, run_id, messages), attempt=attempt)
+        await self._writer.room()
+
+    # -- housekeeping --------------------------------------------------------------------------------------------------
+
+    async def delete(self, namespace: str, run_id: str) -> None:
+        """Delete everything of a run. Raises RunInProgress while somebody alive works on it."""
+        await self._writer.run(lambda connection: claiming.delete(connection, namespace, run_id))
+        self._memory.forget(namespace, run_id)
+        await self._writer.durable()
+
+    async def prune(self, *, older_than: float, namespace: str | None = None) -> int:
+        """Delete every run whose newest turn has ended and was last touched before `older_than` (seconds since the epoch).
+
+        Returns how many runs were deleted.
+        """
+        names = await self._writer.run(lambda connection: claiming.prune(connection, namespace, older_than))
+        for name in names:
+            self._memory.forget(*name)
+        await self._writer.durable()
+        return len(names)
+
+    async def close(self) -> None:
+        """Write what is queued and close; a second call does nothing. Never hangs."""
+        if not self._finalizer.detach():
+            return
+        self._readers.close()
+        self._keeper.stop()
+        self._writer.stop()
+        limit = self._writer.busy_s + 5.0
+        if not await asyncio.get_running_loop().run_in_executor(None, self._writer.join, limit):
+            raise NotDurable(f"storage {self.location}: what was queued could not be written within {limit:g} s.")
+
+    @property
+    def location(self) -> str:
+        """The file's path (before the first use: the planned one), or ":memory:"."""
+        return self._place.name
+
+    @property
+    def promises(self) -> Sequence[str]:
+        """What this storage survives, one plain sentence each."""
+        if self._place.name == MEMORY:
+            return ("Runs are kept in memory: they end with this process.",)
+        survives = (
+            "a power cut"
+            if self._durability == "power"
+            else "a killed process (after a power cut the last records may be missing)"
+        )
+        lines = [f"Runs are kept in {self._place.name}: what was recorded survives {survives}."]
+        if self._place.warning:
+            lines.append(self._place.warning)
+        return lines
+
+    @property
+    def writer(self) -> Writer:
+        """The queue; for the checkpointer, which shares it."""
+        return self._writer
+
+    @property
+    def readers(self) -> Readers:
+        """The reading connections; for the checkpointer, which shares them."""
+        return self._readers
+
+
+class _Place:
+    """The file's path, found out at the first use."""
+
+    def __init__(self, path: str | Path | None, cwd: Path, env: Mapping[str, str]) -> None:
+        self._given = None if path is None else (MEMORY if str(path) == MEMORY else str(cwd / Path(path).expanduser()))
+        self._cwd = cwd
+        self._env = dict(env) if path is None else {}
+        self._found: str | None = None
+        self.warning: str | None = None
+
+    def locate(self) -> str:
+        """Return the path, making the default folder if it is that."""
+        if self._given is not None:
+            return self._given
+        if self._found is None or not Path(self._found).parent.is_dir():
+            path, self.warning = default_location(self._cwd, self._env)
+            self._found = str(path)
+            if self.warning:
+                _log.warning("%s", self.warning)
+        return self._found
+
+    @property
+    def name(self) -> str:
+        return self._given or self._found or str(planned_location(self._cwd, self._env))
+
+
+_OF_TURN = "WHERE namespace = ? AND run_id = ? AND turn = ?"
+
+
+def _values(key: TurnKey) -> tuple[str, str, int]:
+    return (key.namespace, key.run_id, key.turn)
+
+
+def _lost(run_id: str) -> LeaseLost:
+    return LeaseLost(
+        f"run {run_id!r}: this attempt does not hold its lease (any more), so nothing that it does can be recorded.",
+        run_id=run_id,
+    )
+
+
+def _renewal(writer: Writer) -> Callable[[Hold], None]:
+    def renew(hold: Hold) -> None:
+        with contextlib.suppress(StorageError):  # closed meanwhile
+            writer.queue(lambda connection: claiming.renew(connection, hold))
+
+    return renew
+
+
+def _return(writer: Writer) -> Callable[[Hold], None]:
+    def give_back(hold: Hold) -> None:
+        with contextlib.suppress(StorageError):
+            writer.queue(lambda connection: claiming.give_back(connection, hold))
+
+    return give_back
+
+
+def _end(keeper: Keeper, writer: Writer) -> None:
+    keeper.stop()
+    writer.stop()
+
+
+_living: weakref.WeakSet[SqliteStorage] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for storage in list(_living):
+        storage.abandon_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
