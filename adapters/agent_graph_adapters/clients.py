@@ -1,21 +1,23 @@
 """Whose HTTP client is it? One copy of a chat model per event loop, with a client of its own.
 
-An async HTTP client keeps its pool's connections on the loop that opened them; used from another loop it fails ("Event loop is
-closed", "bound to a different event loop"). The integrations make that easy to meet: langchain-openai and langchain-anthropic
-hold their default clients in an `lru_cache`, one per base URL for the whole process.
+An async HTTP client keeps its pool's connections on the loop that opened them; used from another loop it fails ("Event
+loop is closed", "bound to a different event loop"). The integrations make that easy to meet: langchain-openai and
+langchain-anthropic hold their default clients in an `lru_cache`, one per base URL for the whole process.
 
-The SDKs of OpenAI and Anthropic are made by one generator and share a shape: `with_options(http_client=, max_retries=)` gives a
-client with the same keys, headers and address over another connection pool, and `DefaultAsyncHttpxClient` in the package makes a
-pool with the SDK's own settings. Models are recognised by that shape. A pool that the user gave (`http_async_client=`) is left
-alone: what it was made with cannot be read from it.
+The SDKs of OpenAI and Anthropic are made by one generator and share a shape: `with_options(http_client=, max_retries=)`
+gives a client with the same keys, headers and address over another connection pool, and `DefaultAsyncHttpxClient` in
+the package makes a pool with the SDK's own settings. Models are recognised by that shape. A pool that the user gave
+(`http_async_client=`) is left alone: what it was made with cannot be read from it.
 
-A copy's pool is closed when its loop ends. A loop has one public hook for that, also under `asyncio.run`: before it closes, it
-finalises the async generators that were first stepped on it. So each copy has one, which closes the pool in its `finally`.
+A copy's pool is closed when its loop ends. A loop has one public hook for that, also under `asyncio.run`: before it
+closes, it finalises the async generators that were first stepped on it. So each copy has one, which closes the pool in
+its `finally`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import sys
@@ -98,8 +100,8 @@ class PerLoop:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "%s was given its own http_async_client, which belongs to one event loop, and is now used from a second one. "
-                "Hand in a function that builds the model instead, and each loop gets its own.",
+                "%s was given its own http_async_client, which belongs to one event loop, and is now used from a "
+                "second one. Hand in a function that builds the model instead, and each loop gets its own.",
                 type(model).__name__,
             )
 
@@ -114,11 +116,9 @@ class _Seat:
 
     def watch(self, pool: Any) -> None:
         self.guard = self._guard(pool)
-        try:
+        with contextlib.suppress(StopIteration):
             # The first step has no await in it: it only makes the generator known to the running loop.
             self.guard.__anext__().send(None)
-        except StopIteration:
-            pass
 
     async def _guard(self, pool: Any) -> AsyncGenerator[None, None]:
         try:
@@ -145,7 +145,7 @@ def _anthropic_like(copy: Any) -> Detached:
     if not hasattr(client, "with_options"):
         return Detached(copy, None)
     pool = _fresh_pool(client, getattr(copy, "anthropic_proxy", None))
-    copy.__dict__["_async_client"] = _with_options(client, pool)
+    vars(copy)["_async_client"] = _with_options(client, pool)
     return Detached(copy, pool)
 
 
@@ -167,8 +167,9 @@ def _without_retries(model: BaseChatModel) -> BaseChatModel:
     if "max_retries" not in type(model).model_fields or getattr(model, "max_retries", 0) == 0:
         return model
     copy = model.model_copy(update={"max_retries": 0})
-    for name in [name for name in copy.__dict__ if isinstance(getattr(type(copy), name, None), functools.cached_property)]:
-        del copy.__dict__[name]  # clients that were built with the old number
+    for name in list(vars(copy)):
+        if isinstance(getattr(type(copy), name, None), functools.cached_property):
+            del vars(copy)[name]  # a client that was built with the old number
     return copy
 
 

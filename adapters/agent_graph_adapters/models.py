@@ -2,19 +2,23 @@
 
 `choose` takes the first that is there, and says so on one line (`Choice.line`):
 
-1. what was asked for: a chat model object, or a string `init_chat_model` understands ("openai:gpt-5-mini"), or "offline";
+1. what was asked for: a chat model object, or a string `init_chat_model` understands ("openai:gpt-5-mini"), or
+   "offline";
 2. `AGENT_GRAPH_MODEL`, such a string;
 3. `OPENAI_BASE_URL`, a server that speaks OpenAI's protocol (Ollama, vLLM, LM Studio, a gateway): its first model;
 4. `OPENAI_API_KEY`: one named, cheap default under a limit of 0.05 USD a turn;
 5. nothing: the offline model (`agent_graph_adapters.offline`).
 
-While `OPENAI_BASE_URL` is set, a name without a provider known to `init_chat_model` ("llama3.2:1b") is a model of that server.
+While `OPENAI_BASE_URL` is set, a name without a provider known to `init_chat_model` ("llama3.2:1b") is a model of that
+server.
 
-Models built here never retry by themselves (`max_retries=0`: the agent owns retries, so that each attempt is counted) and always ask
-for usage while streaming (langchain-openai leaves it off behind a custom base URL, where a bill of zero would follow).
+Models built here never retry by themselves (`max_retries=0`: the agent owns retries, so that each attempt is counted)
+and always ask for usage while streaming (langchain-openai leaves it off behind a custom base URL, where a bill of zero
+would follow).
 
-An async HTTP client belongs to the event loop that first used it, and langchain-openai shares one cached client between all models
-of one base URL, over loops too. `per_loop` therefore gives each running loop its own copy of a model, with a client of its own.
+An async HTTP client belongs to the event loop that first used it, and langchain-openai shares one cached client between
+all models of one base URL, over loops too. `per_loop` therefore gives each running loop its own copy of a model, with a
+client of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from typing_extensions import TypeIs
 
 from agent_graph.errors import ConfigError
 from agent_graph_adapters.clients import PerLoop, detached
@@ -42,13 +48,14 @@ DEFAULT_COST_USD = Decimal("0.05")
 MODELS_TIMEOUT_S = 3.0
 """How long a server may take to say which models it has."""
 
-# The providers of langchain's init_chat_model; a test compares this with the installed langchain. Kept here because a name such as
-# "mistral:7b" must be told from a provider's before, and without, importing langchain.
-PROVIDERS = frozenset(
-    "anthropic anthropic_bedrock azure_ai azure_openai baseten bedrock bedrock_converse bedrock_mantle_anthropic"
-    " bedrock_mantle_openai cohere deepseek fireworks google_anthropic_vertex google_genai google_vertexai groq huggingface ibm"
-    " langsmith litellm meta mistralai nvidia ollama openai openrouter perplexity together upstage xai".split()
-)
+# The providers of langchain's init_chat_model; a test compares this with the installed langchain. Kept here because a
+# name such as "mistral:7b" must be told from a provider's before, and without, importing langchain.
+_PROVIDERS = """
+    anthropic anthropic_bedrock azure_ai azure_openai baseten bedrock bedrock_converse bedrock_mantle_anthropic
+    bedrock_mantle_openai cohere deepseek fireworks google_anthropic_vertex google_genai google_vertexai groq
+    huggingface ibm langsmith litellm meta mistralai nvidia ollama openai openrouter perplexity together upstage xai
+"""
+PROVIDERS = frozenset(_PROVIDERS.split())
 _UNPRICED = frozenset({"ollama", "huggingface", "offline"})
 # As the integrations name themselves to LangSmith, where that differs from the above.
 _PAID = (PROVIDERS - _UNPRICED) | {"amazon_bedrock", "azure", "google", "mistral"}
@@ -89,7 +96,8 @@ def choose(model: str | BaseChatModel | None = None, *, env: Mapping[str, str] |
     (at most 3 s), and only where no model is named.
 
     Raises:
-        ConfigError: the name has no known form, a package or a key is missing, or the server at `OPENAI_BASE_URL` does not answer.
+        ConfigError: the name has no known form, a package or a key is missing, or the server at `OPENAI_BASE_URL` does
+        not answer.
     """
     env = os.environ if env is None else env
     if model is not None and not isinstance(model, str):
@@ -109,9 +117,10 @@ def choose(model: str | BaseChatModel | None = None, *, env: Mapping[str, str] |
 def per_loop(model_or_factory: Choice | BaseChatModel | Callable[[], BaseChatModel]) -> PerLoop:
     """Return an object whose `.current()` is the model for the running event loop.
 
-    An OpenAI- or Anthropic-like model is copied for each loop, with an HTTP client of its own, closed when the loop ends; the copy
-    has no retries of its own. Of any other model given as an object, that object serves every loop (a copy without retries where it
-    has `max_retries`); of a factory, each loop gets another. The object handed in is never changed.
+    An OpenAI- or Anthropic-like model is copied for each loop, with an HTTP client of its own, closed when the loop
+    ends; the copy has no retries of its own. Of any other model given as an object, that object serves every loop (a
+    copy without retries where it has `max_retries`); of a factory, each loop gets another. The object handed in is
+    never changed.
     """
     if isinstance(model_or_factory, Choice):
         model_or_factory = model_or_factory.model or model_or_factory.factory
@@ -121,14 +130,16 @@ def per_loop(model_or_factory: Choice | BaseChatModel | Callable[[], BaseChatMod
     return PerLoop(model_or_factory, shared=False)
 
 
-# -- the ways ------------------------------------------------------------------------------------------------------------
+# -- the ways
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _handed_in(model: BaseChatModel) -> Choice:
     if not _is_chat_model(model):
         raise ConfigError(
-            f"The model is a {type(model).__name__}; a chat model (langchain_core's BaseChatModel) or a string was due. {_FORM}"
-            " Of a model with something bound (`.bind(...)`, `.bind_tools(...)`) pass the model itself: the agent binds its tools."
+            f"The model is a {type(model).__name__}; a chat model (langchain_core's BaseChatModel) or a string was due."
+            f" {_FORM} Of a model with something bound to it (`.bind(...)`, `.bind_tools(...)`) pass the model itself:"
+            " the agent binds its tools."
         )
     params = model._get_ls_params()
     name = str(params.get("ls_model_name") or type(model).__name__)
@@ -226,7 +237,8 @@ def _offline(because: str) -> Choice:
     )
 
 
-# -- their parts ----------------------------------------------------------------------------------------------------------
+# -- their parts
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _init_chat_model(text: str) -> BaseChatModel:
@@ -255,8 +267,12 @@ def _built(build: Callable[[], BaseChatModel], name: str) -> BaseChatModel:
         raise
     except ImportError as error:
         raise ConfigError(f"The model {name!r} cannot be used: {error}") from error
-    except Exception as error:  # noqa: BLE001  (a provider's constructor raises what it likes: keys, names, files)
-        hint = "" if "OPENAI_API_KEY" not in str(error) else " Set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own."
+    except Exception as error:  # a provider's constructor raises what it likes: keys, names, files
+        hint = (
+            ""
+            if "OPENAI_API_KEY" not in str(error)
+            else " Set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own."
+        )
         raise ConfigError(f"The model {name!r} cannot be built: {_first_lines(error)}{hint}") from error
 
 
@@ -265,20 +281,24 @@ def _first_model(url: str, key: str | None) -> str:
     import openai
 
     try:
-        with openai.OpenAI(base_url=url, api_key=key or "not-needed", max_retries=0, timeout=MODELS_TIMEOUT_S) as client:
+        with openai.OpenAI(
+            base_url=url, api_key=key or "not-needed", max_retries=0, timeout=MODELS_TIMEOUT_S
+        ) as client:
             names = [str(model.id) for model in client.models.list().data]
-    except Exception as error:  # noqa: BLE001  (whatever listens at that address answers as it likes)
+    except Exception as error:  # whatever listens at that address answers as it likes
         raise ConfigError(
-            f"OPENAI_BASE_URL is {url!r}, but its list of models ({url.rstrip('/')}/models) cannot be read: {_first_lines(error)}."
-            " Start the server, correct the address (most end in /v1), or name a model with AGENT_GRAPH_MODEL."
+            f"OPENAI_BASE_URL is {url!r}, but its list of models ({url.rstrip('/')}/models) cannot be read:"
+            f" {_first_lines(error)}. Start the server, correct the address (most end in /v1), or name a model with AGENT_GRAPH_MODEL."
         ) from error
     if not names:
-        raise ConfigError(f"The server at OPENAI_BASE_URL ({url!r}) lists no model. Load one, or name it with AGENT_GRAPH_MODEL.")
+        raise ConfigError(
+            f"The server at OPENAI_BASE_URL ({url!r}) lists no model. Load one, or name it with AGENT_GRAPH_MODEL."
+        )
     return names[0]
 
 
 def _custom_url(model: object, provider: str | None) -> str | None:
-    """Return where an OpenAI model's client points, if that is not OpenAI itself; None for providers with addresses of their own."""
+    """Return where an OpenAI model's client points, if not to OpenAI; None for providers with addresses of their own."""
     if provider != "openai":
         return None
     client: Any = getattr(model, "root_async_client", None)
@@ -302,7 +322,7 @@ def _nearest(text: str) -> str | None:
     return f"{near[0]}:{rest}" if near and near[0] != provider else None
 
 
-def _is_chat_model(value: object) -> bool:
+def _is_chat_model(value: object) -> TypeIs[BaseChatModel]:
     from langchain_core.language_models import BaseChatModel
 
     return isinstance(value, BaseChatModel)

@@ -1,7 +1,8 @@
-"""Arithmetic without `eval`: + - * / // % **, unary signs and parentheses over plain numbers, bounded in time and memory.
+"""Arithmetic without `eval`: + - * / // % **, signs and parentheses over plain numbers, bounded in time and memory.
 
-Python's own parser reads the expression; only numbers and the operators named above are then evaluated. What bounds the work:
-an expression has at most 300 characters, and no result, of a step in between either, may have more than 4,096 bits.
+Python's own parser reads the expression; only numbers and the operators named above are then evaluated. What bounds the
+work: an expression has at most 300 characters, and no result, of a step in between either, may have more than 4,096
+bits.
 """
 
 from __future__ import annotations
@@ -75,7 +76,12 @@ def _value(node: ast.expr) -> _Number:
 
 
 def _power(base: _Number, exponent: _Number) -> _Number:
-    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * abs(exponent) > MAX_BITS and abs(base) > 1:
+    if (
+        isinstance(base, int)
+        and isinstance(exponent, int)
+        and base.bit_length() * abs(exponent) > MAX_BITS
+        and abs(base) > 1
+    ):
         raise ArithmeticProblem("a power that is too large")
     if base < 0 and not float(exponent).is_integer():
         raise ArithmeticProblem("a root of a negative number")

@@ -1,9 +1,10 @@
 """Which of the bound tools a question asks for, and with which arguments.
 
-Each request is scored against each tool: words of the tool's name count 3, of its description 1, of its enums and examples 2, an
-arithmetic expression for a tool that wants one 4, all divided by the number of tools that share the word. A tool is chosen when its
-name is spoken of, or when the words point at it and everything it requires is there. A request that points at no tool but
-holds values ("and Rome?") goes with the tool before it, or after it; one that lacks a value borrows it from its neighbours.
+Each request is scored against each tool: words of the tool's name count 3, of its description 1, of its enums and
+examples 2, an arithmetic expression for a tool that wants one 4, all divided by the number of tools that share the
+word. A tool is chosen when its name is spoken of, or when the words point at it and everything it requires is there. A
+request that points at no tool but holds values ("and Rome?") goes with the tool before it, or after it; one that lacks
+a value borrows it from its neighbours.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_graph_adapters.offline.filling import Filled, fill
-from agent_graph_adapters.offline.reading import READ_CHARS, STOPWORDS, Request, Vocabulary, requests, same_word, stem, stems
+from agent_graph_adapters.offline.reading import (
+    READ_CHARS,
+    STOPWORDS,
+    Request,
+    Vocabulary,
+    requests,
+    same_word,
+    stem,
+    stems,
+)
 from agent_graph_adapters.offline.schemas import Parameter, Tool
 
 __all__ = ["Call", "Plan", "plan"]
@@ -23,7 +33,9 @@ __all__ = ["Call", "Plan", "plan"]
 MAX_REQUESTS = 64
 """Of one question; the rest is told as not read."""
 # Verbs that say nothing of what a tool does.
-_EMPTY_VERBS = frozenset({"get", "fetch", "run", "do", "tool", "call", "execute", "make", "compute", "return", "give", "use"})
+_EMPTY_VERBS = frozenset(
+    {"get", "fetch", "run", "do", "tool", "call", "execute", "make", "compute", "return", "give", "use"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +71,8 @@ class _Reading:
 def plan(question: str, tools: Sequence[Tool], *, forced: str | None = None, earlier: Sequence[Call] = ()) -> Plan:
     """Return the calls that `question` asks for, in its order, and what could not be done.
 
-    `forced` names the only tool that may be called; `earlier` holds calls of the conversation so far, oldest first, for a question
-    that leans on them ("and there?").
+    `forced` names the only tool that may be called; `earlier` holds calls of the conversation so far, oldest first, for
+    a question that leans on them ("and there?").
     """
     if not question.strip():
         return Plan(problems=("The question is empty.",))
@@ -72,7 +84,9 @@ def plan(question: str, tools: Sequence[Tool], *, forced: str | None = None, ear
     _choose(readings, index, text)
     _lean(readings, index, earlier, forced)
     problems = _problems(readings, index) + _unread(question, asked)
-    return Plan(_calls(readings), problems, beyond=any(reading.tool is None and reading.filled is None for reading in readings))
+    return Plan(
+        _calls(readings), problems, beyond=any(reading.tool is None and reading.filled is None for reading in readings)
+    )
 
 
 class _Index:
@@ -84,7 +98,11 @@ class _Index:
         properties = {tool.name: {part for one in tool.parameters for part in one.stems} for tool in tools}
         ignored = {stem(word) for word in STOPWORDS} | _EMPTY_VERBS
         self.described = {
-            tool.name: set(stems(_without_names(tool.description))) - ignored - self.names[tool.name] - properties[tool.name] for tool in tools
+            tool.name: set(stems(_without_names(tool.description)))
+            - ignored
+            - self.names[tool.name]
+            - properties[tool.name]
+            for tool in tools
         }
         self.shared = Counter(word for tool in tools for word in self.names[tool.name] | self.described[tool.name])
         names = frozenset[str]().union(*self.names.values(), *properties.values()) | _EMPTY_VERBS
@@ -182,10 +200,14 @@ def _join(readings: list[_Reading], at: int, index: _Index, text: str) -> None:
 
 def _only_values(request: Request, index: _Index) -> bool:
     """Whether a request says little beyond its values: "and Rome?", "what about 5 * 5"."""
-    found = request.values("quoted", "expression", "number", "date", "email", "url", "name", "leading", "bare", vocabulary=index.vocabulary)
+    found = request.values(
+        "quoted", "expression", "number", "date", "email", "url", "name", "leading", "bare", vocabulary=index.vocabulary
+    )
     rest = [word for word in request.words if word.plain not in STOPWORDS]
     outside = [word for word in rest if not any(value.start <= word.start < value.end for value in found)]
-    tells = any(word.plain in {"tell", "show", "why", "who", "how"} for word in request.words) and not _what_about(request)
+    tells = any(word.plain in {"tell", "show", "why", "who", "how"} for word in request.words) and not _what_about(
+        request
+    )
     return bool(found) and len(outside) <= 1 and not tells
 
 
@@ -200,11 +222,21 @@ def _lean(readings: list[_Reading], index: _Index, earlier: Sequence[Call], forc
     if forced is not None and usual is None:
         usual = next(iter(index.tools), None)
     for reading in readings:
-        if reading.tool is None and reading.filled is None and usual is not None and (forced or _only_values(reading.request, index)):
+        if (
+            reading.tool is None
+            and reading.filled is None
+            and usual is not None
+            and (forced or _only_values(reading.request, index))
+        ):
             filled = fill(usual, reading.request, index.vocabulary)
             if forced or filled.calls:
                 reading.tool, reading.filled = usual, filled
-        if reading.tool is not None and reading.filled is not None and reading.filled.missing and _points_back(reading.request):
+        if (
+            reading.tool is not None
+            and reading.filled is not None
+            and reading.filled.missing
+            and _points_back(reading.request)
+        ):
             known = {name: value for call in earlier for name, value in call.args.items()}
             if set(reading.filled.missing) <= known.keys():
                 reading.filled = Filled([{name: known[name] for name in reading.filled.missing}])

@@ -30,7 +30,7 @@ class City:
 @functools.cache
 def table() -> Mapping[str, City]:
     """Return the cities by folded name, other names of theirs included."""
-    text = resources.files(__package__).joinpath("cities.json").read_text(encoding="utf-8")
+    text = resources.files("agent_graph_adapters.offline").joinpath("cities.json").read_text(encoding="utf-8")
     cities: dict[str, City] = {}
     for row in json.loads(text)["cities"]:
         also = row.pop("also", [])
@@ -59,4 +59,6 @@ def countries() -> frozenset[str]:
 def folded(name: str) -> str:
     """Return `name` without case, accents, dots and doubled blanks."""
     plain = unicodedata.normalize("NFKD", name.casefold())
-    return " ".join("".join(char for char in plain if not unicodedata.combining(char)).replace(".", " ").replace("-", " ").split())
+    return " ".join(
+        "".join(char for char in plain if not unicodedata.combining(char)).replace(".", " ").replace("-", " ").split()
+    )

@@ -1,7 +1,8 @@
 """Filling a tool's arguments from a request: by shape and by the words around a value, never by guessing.
 
-For each parameter the first that is there: its name with a value ("city=Paris"), one of its enum's or examples' values, a value of
-the kind it wants. A value fills one parameter only. Optional parameters are filled only where the request plainly speaks of them.
+For each parameter the first that is there: its name with a value ("city=Paris"), one of its enum's or examples' values,
+a value of the kind it wants. A value fills one parameter only. Optional parameters are filled only where the request
+plainly speaks of them.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ __all__ = ["Filled", "fill"]
 _MISSING = object()
 _MAX_CALLS = 32
 _ORIGIN = frozenset({"from", "origin", "source", "start", "departure", "base"})
-_TARGET = frozenset({"to", "destination", "target", "end", "arrival", "into"})
+_TARGET = frozenset({"to", "destination", "target", "end", "arrival", "into", "recipient"})
 _SAYING = re.compile(r"\b(?:saying|that says|with the (?:text|message|words))\b:?\s*|:\s+", re.IGNORECASE)
 _KINDS: dict[str, tuple[Kind, ...]] = {
     "expression": ("expression",),
     "date": ("date",),
+    "day": ("date", "day"),
     "email": ("email",),
     "url": ("url",),
-    "name": ("quoted", "name", "phrase", "leading", "bare"),
+    "name": ("quoted", "email", "name", "phrase", "leading", "bare"),
 }
 
 
@@ -42,7 +44,7 @@ class Filled:
 
 
 def fill(tool: Tool, request: Request, vocabulary: Vocabulary) -> Filled:
-    """Return the calls of `tool` that `request` asks for: several where it holds several values for the same parameter."""
+    """Return the calls of `tool` that `request` asks for: several where it holds several values for one parameter."""
     if (given := _given_object(tool, request)) is not None:
         return Filled([given])
     filled = Filled()
@@ -125,7 +127,8 @@ class _Filler:
             case _:
                 return self._text(parameter, due=due)
 
-    # -- strings --------------------------------------------------------------------------------------------------------
+    # -- strings
+    # --------------------------------------------------------------------------------------------------------
 
     def _text(self, parameter: Parameter, *, due: bool) -> Any:
         for example in parameter.examples:
@@ -136,9 +139,8 @@ class _Filler:
         if parameter.wants != "name":
             return self._take(*_KINDS[parameter.wants])
         for sign, words in (("from", _ORIGIN), ("to", _TARGET)):
-            if words & set(parameter.stems):
-                if (value := self._after(sign)) is not _MISSING:
-                    return value
+            if words & set(parameter.stems) and (value := self._after(sign)) is not _MISSING:
+                return value
         return self._take(*_KINDS["name"]) if due else _MISSING
 
     def _free_text(self) -> Any:
@@ -170,17 +172,28 @@ class _Filler:
     def _assigned(self, parameter: Parameter) -> Any:
         """Return the value written beside the parameter's own name: `city=Paris`, `city: "New York"`."""
         spoken = re.escape(parameter.name).replace("_", "[ _]")
-        found = re.search(rf"(?<!\w){spoken}\s?[=:]\s?(?:\"([^\"]*)\"|'([^']*)'|([^\s,;]+))", self.request.text, re.IGNORECASE)
+        found = re.search(
+            rf"(?<!\w){spoken}\s?[=:]\s?(?:\"([^\"]*)\"|'([^']*)'|([^\s,;]+))", self.request.text, re.IGNORECASE
+        )
         if not found:
             return _MISSING
-        self.taken += [value for value in self._free("quoted", "number", *_KINDS["name"]) if value.start < found.end() > found.start() < value.end]
+        self.taken += [
+            value
+            for value in self._free("quoted", "number", *_KINDS["name"])
+            if value.start < found.end() > found.start() < value.end
+        ]
         return _typed(next(group for group in found.groups() if group is not None).rstrip("?!."), parameter.type)
 
-    # -- the other types -------------------------------------------------------------------------------------------------
+    # -- the other types
+    # -------------------------------------------------------------------------------------------------
 
     def _choice(self, choices: Collection[Any]) -> Any:
         matching = [choice for choice in choices if isinstance(choice, str) and _has_words(self.request.text, choice)]
-        return max(matching, key=len) if matching else (next(iter(choices)) if len(choices) == 1 else self._take_equal(choices))
+        return (
+            max(matching, key=len)
+            if matching
+            else (next(iter(choices)) if len(choices) == 1 else self._take_equal(choices))
+        )
 
     def _take_equal(self, choices: Collection[Any]) -> Any:
         return next((value.value for value in self._free("number") if value.value in choices), _MISSING)
@@ -194,7 +207,9 @@ class _Filler:
         return _MISSING
 
     def _number(self, parameter: Parameter, *, due: bool) -> Any:
-        numbers = [value for value in self._free("number") if parameter.type == "number" or float(value.value).is_integer()]
+        numbers = [
+            value for value in self._free("number") if parameter.type == "number" or float(value.value).is_integer()
+        ]
         near = [value for value in numbers if self._beside(value, parameter)]
         for value in near or (numbers if due else []):
             self.taken.append(value)
@@ -211,7 +226,11 @@ class _Filler:
         if parameter.items is None or not due:
             return _MISSING
         found: list[Any] = []
-        while len(found) < _MAX_CALLS and (item := self._one(parameter.items, due=True)) is not _MISSING and item not in found:
+        while (
+            len(found) < _MAX_CALLS
+            and (item := self._one(parameter.items, due=True)) is not _MISSING
+            and item not in found
+        ):
             found.append(item)
             if self.free:
                 break
@@ -223,11 +242,16 @@ class _Filler:
         found = inner.properties(parameter.properties)
         return found if found and not inner.missing else _MISSING
 
-    # -- taking ----------------------------------------------------------------------------------------------------------------
+    # -- taking
+    # ----------------------------------------------------------------------------------------------------------------
 
     def _free(self, *kinds: Kind) -> list[Value]:
         values = self.request.values(*kinds, vocabulary=self.vocabulary)
-        return [value for value in values if not any(value.start < taken.end and taken.start < value.end for taken in self.taken)]
+        return [
+            value
+            for value in values
+            if not any(value.start < taken.end and taken.start < value.end for taken in self.taken)
+        ]
 
     def _take(self, *kinds: Kind) -> Any:
         for value in self._free(*kinds):

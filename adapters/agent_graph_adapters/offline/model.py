@@ -11,7 +11,15 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage, UsageMetadata
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    UsageMetadata,
+)
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -29,7 +37,7 @@ LABEL = "OFFLINE MODEL: no language model was called; the loop, tools, limits, p
 """What the first and the last line of an output made with this model say; answers themselves do not repeat it."""
 
 _NAME = "offline"
-_NO_TOOLS = "No tool may be used here, and without a language model the offline model only picks tools and reports what they return."
+_NO_TOOLS = "No tool may be used here, and the offline model, which is no language model, only picks tools and tells their results."
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -50,9 +58,10 @@ class _Turn:
 class OfflineChatModel(BaseChatModel):
     """A chat model without a language model: reads the question by rules, calls bound tools, reports their results.
 
-    Deterministic, free, without I/O. It asks for all calls at once (one at a time under `parallel_tool_calls=False`), never for one that was
-    already made since the question, and says plainly what no tool fits, what is missing, and which tool failed. It obeys
-    `tool_choice` and a cap on output tokens. Token counts are estimates (a quarter of the characters, rounded up).
+    Deterministic, free, without I/O. It asks for all calls at once (one at a time under `parallel_tool_calls=False`),
+    never for one that was already made since the question, and says plainly what no tool fits, what is missing, and
+    which tool failed. It obeys `tool_choice` and a cap on output tokens. Token counts are estimates (a quarter of the
+    characters, rounded up).
     """
 
     @property
@@ -75,7 +84,7 @@ class OfflineChatModel(BaseChatModel):
         tool_choice: str | dict[str, Any] | bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Return this model with `tools`; `tool_choice` is "auto", "none", "any" or "required", a tool's name, or OpenAI's dict."""
+        """Return this model with `tools`; `tool_choice`: "auto", "none", "any", "required", a tool's name, OpenAI's dict."""
         if tool_choice is not None:
             kwargs["tool_choice"] = tool_choice
         return super().bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
@@ -137,13 +146,20 @@ def _reply(messages: Sequence[BaseMessage], stop: list[str] | None, options: Map
     planned = plan(turn.question, tools, forced=forced, earlier=turn.earlier) if tools and allowed else Plan()
     open_calls = [call for call in planned.calls if call not in turn.made]
     if open_calls and not (must and turn.made):
-        return _calling(open_calls[:1] if options.get("parallel_tool_calls") is False else open_calls, messages, entries, len(turn.made))
+        return _calling(
+            open_calls[:1] if options.get("parallel_tool_calls") is False else open_calls,
+            messages,
+            entries,
+            len(turn.made),
+        )
     text = _stopped(_answer(turn, planned, bool(tools) and allowed), stop)
-    return _answering(text, messages, entries, next((options[cap] for cap in _CAPS if isinstance(options.get(cap), int)), None))
+    return _answering(
+        text, messages, entries, next((options[cap] for cap in _CAPS if isinstance(options.get(cap), int)), None)
+    )
 
 
 def _read(messages: Sequence[BaseMessage]) -> _Turn:
-    """Find the question: the last human message, unless it follows a tool's result (such a one is a word to the model)."""
+    """Find the question: the last human message that does not follow a tool's result (one that does is a hint)."""
     spoken = [message for message in messages if not isinstance(message, SystemMessage)]
     start = 0
     for at, message in enumerate(spoken):
@@ -155,7 +171,9 @@ def _read(messages: Sequence[BaseMessage]) -> _Turn:
         question=question,
         made=tuple(Call(call["name"], call["args"]) for call in made),
         outcomes=tuple(
-            Outcome(call["name"], call["args"], results[call["id"]].text, _failed(results[call["id"]])) for call in made if call["id"] in results
+            Outcome(call["name"], call["args"], results[call["id"]].text, _failed(results[call["id"]]))
+            for call in made
+            if call["id"] in results
         ),
         earlier=tuple(Call(call["name"], call["args"]) for call in _calls(spoken[:start])),
         system="\n".join(message.text for message in messages if isinstance(message, SystemMessage)),
@@ -201,11 +219,17 @@ def _answer(turn: _Turn, planned: Plan, may_call: bool) -> str:
 
 
 def _asks_for_summary(turn: _Turn) -> bool:
-    return bool(re.search(r"\bsummar(?:y|i[sz]e)", f"{turn.system[:500]}\n{turn.question[:500]}", re.IGNORECASE)) and "\n" in turn.question
+    return (
+        bool(re.search(r"\bsummar(?:y|i[sz]e)", f"{turn.system[:500]}\n{turn.question[:500]}", re.IGNORECASE))
+        and "\n" in turn.question
+    )
 
 
 def _calling(calls: Sequence[Call], messages: Sequence[BaseMessage], tools: Sequence[Any], made: int) -> AIMessage:
-    asked = [tool_call(name=call.tool, args=dict(call.args), id=f"call_offline_{len(messages)}_{made + at}") for at, call in enumerate(calls)]
+    asked = [
+        tool_call(name=call.tool, args=dict(call.args), id=f"call_offline_{len(messages)}_{made + at}")
+        for at, call in enumerate(calls)
+    ]
     written = json.dumps([[call["name"], call["args"]] for call in asked], ensure_ascii=False, default=str)
     return AIMessage(
         content="",
@@ -218,7 +242,11 @@ def _calling(calls: Sequence[Call], messages: Sequence[BaseMessage], tools: Sequ
 def _answering(text: str, messages: Sequence[BaseMessage], tools: Sequence[Any], cap: int | None) -> AIMessage:
     cut = cap is not None and _tokens(text) > cap
     text = text[: 4 * cap] if cut and cap is not None else text
-    return AIMessage(content=text, usage_metadata=_usage(messages, tools, text), response_metadata=_metadata("length" if cut else "stop"))
+    return AIMessage(
+        content=text,
+        usage_metadata=_usage(messages, tools, text),
+        response_metadata=_metadata("length" if cut else "stop"),
+    )
 
 
 def _metadata(finish_reason: str) -> dict[str, Any]:
@@ -252,7 +280,10 @@ def _chunks(reply: AIMessage) -> Iterator[ChatGenerationChunk]:
         yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[piece]))
     yield ChatGenerationChunk(
         message=AIMessageChunk(
-            content="", usage_metadata=reply.usage_metadata, response_metadata=reply.response_metadata, chunk_position="last"
+            content="",
+            usage_metadata=reply.usage_metadata,
+            response_metadata=reply.response_metadata,
+            chunk_position="last",
         ),
         generation_info={"finish_reason": reply.response_metadata["finish_reason"]},
     )

@@ -1,9 +1,10 @@
 """Reading a question by rules: the requests in it, and the typed values in each.
 
-A question is cut into requests at the ends of sentences, at commas and at "and", except inside quotations, numbers, dates,
-expressions, addresses and JSON. Values are found by shape, not by meaning: "17 * 23" is an expression, "Rio de Janeiro" a name
-because of its capitals, "new york" in "weather in new york" a phrase because of the preposition. Only the first `READ_CHARS`
-characters are read, and no pattern goes back over what it took (possessive quantifiers), so that a huge question costs little.
+A question is cut into requests at the ends of sentences, at commas and at "and", except inside quotations, numbers,
+dates, expressions, addresses and JSON. Values are found by shape, not by meaning: "17 * 23" is an expression, "Rio de
+Janeiro" a name because of its capitals, "new york" in "weather in new york" a phrase because of the preposition. Only
+the first `READ_CHARS` characters are read, and no pattern goes back over what it took (possessive quantifiers), so that
+a huge question costs little.
 """
 
 from __future__ import annotations
@@ -18,38 +19,52 @@ from typing import Any, Literal
 
 from agent_graph_adapters.offline.cities import countries, folded
 
-__all__ = ["READ_CHARS", "STOPWORDS", "Kind", "Request", "Value", "Vocabulary", "Word", "requests", "same_word", "stem", "stems"]
+__all__ = [
+    "READ_CHARS",
+    "STOPWORDS",
+    "Kind",
+    "Request",
+    "Value",
+    "Vocabulary",
+    "Word",
+    "requests",
+    "same_word",
+    "stem",
+    "stems",
+]
 
 READ_CHARS = 20_000
 """Of a question; the rest is not looked at."""
 
-Kind = Literal["object", "quoted", "url", "email", "date", "expression", "number", "name", "phrase", "leading", "bare"]
+Kind = Literal[
+    "object", "quoted", "url", "email", "date", "day", "expression", "number", "name", "phrase", "leading", "bare"
+]
 """`leading` is a name that opens its request, where any word has a capital; `bare` a request of a few plain words."""
 
-STOPWORDS = frozenset(
-    "a about after again all also am an and any are as at be been before but by can could did do does doing don't else every few for"
-    " from get give had has have he hello help her here hers hey hi him his how i i'd i'm if in into is it it's its just kindly know"
-    " let let's like me more much my need no not now of off ok on once one or our out over please plus right same say she should"
-    " show so some such tell than thank thanks that that's the their them then there these they this those to today tonight too"
-    " try under until up us use using very versus vs want was we well were what what's when where which while who whom whose why"
-    " will with would yes yet you your".split()
-)
+_STOPWORDS_TEXT = """
+    a about after again all also am an and any are as at be been before but by can could did do does doing don't
+    else every few for from get give had has have he hello help her here hers hey hi him his how i i'd i'm if in
+    into is it it's its just kindly know let let's like me more much my need no not now of off ok on once one or our
+    out over please plus right same say she should show so some such tell than thank thanks that that's the their
+    them then there these they this those to today tonight too try under until up us use using very versus vs want
+    was we well were what what's when where which while who whom whose why will with would yes yet you your
+"""
+STOPWORDS = frozenset(_STOPWORDS_TEXT.split())
 # Words that open a request with a capital and are no name.
-_COMMANDS = frozenset(
-    "add ask book calculate check compare compute convert create delete describe email explain fetch find forecast list look open order"
-    " pay plot post print read remind report schedule search send set summarise summarize translate update write".split()
-)
-_PREPOSITIONS = frozenset("about around at for from in near of on to with within".split())
-_PARTICLES = frozenset("al am da das de del der di do dos du el la las le les los of upon van von".split())
-_MONTHS = {
-    name: number
-    for number, names in enumerate(
-        "january jan|february feb|march mar|april apr|may|june jun|july jul|august aug|september sep sept|october oct|november nov"
-        "|december dec".split("|"),
-        start=1,
-    )
-    for name in names.split()
-}
+_COMMANDS_TEXT = """
+    add ask book calculate check compare compute convert create delete describe email explain fetch find forecast
+    list look open order pay plot post print read remind report schedule search send set summarise summarize
+    translate update write
+"""
+_COMMANDS = frozenset(_COMMANDS_TEXT.split())
+_PREPOSITIONS = frozenset({"about", "around", "at", "for", "from", "in", "near", "of", "on", "to", "with", "within"})
+_PARTICLES_TEXT = "al am da das de del der di do dos du el la las le les los of upon van von"
+_PARTICLES = frozenset(_PARTICLES_TEXT.split())
+_MONTHS_TEXT = """
+    january jan|february feb|march mar|april apr|may|june jun|july jul|august aug|september sep sept|october oct
+    |november nov|december dec
+"""
+_MONTHS = {name: number for number, names in enumerate(_MONTHS_TEXT.split("|"), start=1) for name in names.split()}
 
 # At most 40 digits: what is longer is no number that anybody asks about.
 _NUM = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,12}+(?![0-9])(?:\.[0-9]{1,40}+)?|[0-9]{1,40}+(?:\.[0-9]{1,40}+)?|\.[0-9]{1,40}+)"
@@ -57,11 +72,14 @@ _OP = r"(?:\*\*|//|[-+*/%])"
 _NUMBER = re.compile(rf"(?<![\w.])-?{_NUM}(?![\w])")
 _EXPRESSION = re.compile(rf"(?<![\w.(])[-+]?\(*+ ?[-+]?{_NUM}(?:[ )]*+{_OP} ?[-+]?\(*+ ?[-+]?{_NUM})++\)*+(?![\w])")
 _DATE = re.compile(
-    r"\b(?:(?P<iso>\d{4}-\d{2}-\d{2})|(?P<day>\d{1,2})(?:st|nd|rd|th)? (?:of )?(?P<month>[A-Za-z]{3,9})\.? (?P<year>\d{4})"
+    r"\b(?:(?P<iso>\d{4}-\d{2}-\d{2})"
+    r"|(?P<day>\d{1,2})(?:st|nd|rd|th)? (?:of )?(?P<month>[A-Za-z]{3,9})\.? (?P<year>\d{4})"
     r"|(?P<month2>[A-Za-z]{3,9})\.? (?P<day2>\d{1,2})(?:st|nd|rd|th)?,? (?P<year2>\d{4}))\b"
 )
 _RELATIVE_DATE = re.compile(r"\b(?:today|tomorrow|yesterday|tonight)\b", re.IGNORECASE)
-_QUOTED = re.compile(r"\"([^\"\n]{1,2000}+)\"|“([^”\n]{1,2000}+)”|«([^»\n]{1,2000}+)»|`([^`\n]{1,2000}+)`|(?<!\w)'([^'\n]{1,2000}+)'(?!\w)")
+_QUOTED = re.compile(
+    r"\"([^\"\n]{1,2000}+)\"|“([^”\n]{1,2000}+)”|«([^»\n]{1,2000}+)»|`([^`\n]{1,2000}+)`|(?<!\w)'([^'\n]{1,2000}+)'(?!\w)"
+)
 _URL = re.compile(r"https?://[^\s\"'<>]{1,2000}+", re.IGNORECASE)
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+)++")
 _NUMBER_LIST = re.compile(rf"(?<![\w.]){_NUM}(?:, {_NUM})*+,? (?:and|or|to) {_NUM}")
@@ -198,7 +216,8 @@ def same_word(one: str, other: str) -> bool:
     return common >= 5 and max(len(one), len(other)) - common <= 4
 
 
-# -- parts ------------------------------------------------------------------------------------------------------------------
+# -- parts
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def _symbols(text: str) -> str:
@@ -235,7 +254,7 @@ def _trimmed(text: str, start: int, end: int) -> Request:
 
 @functools.lru_cache(maxsize=256)
 def _typed(text: str) -> tuple[Value, ...]:
-    """Return every value whose kind its shape tells; the first kind that claims a place has it, but numbers stay visible."""
+    """Return every value whose kind its shape tells. The first kind that claims a place has it, numbers apart."""
     found: list[Value] = []
     rest = text
     for reader in (_objects, _quotations, _links, _dates, _expressions):
@@ -293,6 +312,8 @@ def _dates(text: str) -> Iterator[Value]:
         elif month is not None:
             year, day = part["year"] or part["year2"], int(part["day"] or part["day2"])
             yield Value("date", f"{year}-{month:02}-{day:02}", *found.span())
+    for found in _RELATIVE_DATE.finditer(text):
+        yield Value("day", found.group().lower(), *found.span())
 
 
 def _expressions(text: str) -> Iterator[Value]:
@@ -337,13 +358,12 @@ def _names(request: Request, words: Sequence[Word], vocabulary: Vocabulary) -> I
 
 
 def _phrases(request: Request, words: Sequence[Word], vocabulary: Vocabulary) -> Iterator[Value]:
-    """Up to four plain words after a preposition; else the request itself, less its opening, if it is no longer than that."""
+    """Up to four plain words after a preposition; and the request itself, less its opening, if it is no longer."""
     for at, word in enumerate(words):
-        if word.plain in _PREPOSITIONS:
-            if run := _run(words[at + 1 :], {"the", "a", "an"}, vocabulary):
-                yield _value(request, "phrase", run)
+        if word.plain in _PREPOSITIONS and (run := _run(words[at + 1 :], {"the", "a", "an"}, vocabulary)):
+            yield _value(request, "phrase", run)
     run = _run(words, STOPWORDS, vocabulary)
-    if run and run[-1] is words[-1] and not _typed(request.text):
+    if run and run[-1] is words[-1] and all(value.kind == "day" for value in _typed(request.text)):
         yield _value(request, "bare", run)
 
 
@@ -359,7 +379,7 @@ def _run(words: Sequence[Word], opening: Collection[str], vocabulary: Vocabulary
 def _plain(word: Word, vocabulary: Vocabulary) -> bool:
     plain = word.plain
     known = vocabulary.names | vocabulary.prose
-    return not (plain in STOPWORDS or stem(plain) in known or plain[0].isdigit() or _RELATIVE_DATE.fullmatch(plain))
+    return not (plain in STOPWORDS or stem(plain) in known or plain[0].isdigit())
 
 
 def _capital(word: Word, vocabulary: Vocabulary) -> bool:

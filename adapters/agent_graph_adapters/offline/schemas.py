@@ -1,4 +1,4 @@
-"""What a tool takes, read from its JSON Schema: each parameter's type, whether it is due, and what kind of text it wants."""
+"""What a tool takes, read from its JSON Schema: each parameter's type, whether it is due, what kind of text it wants."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ __all__ = ["Parameter", "Tool", "read_tool"]
 
 _DEPTH = 8
 _EXPRESSION = frozenset({"expression", "expr", "formula", "equation", "calculation", "arithmetic"})
-_FREE = frozenset(
-    "query question text message content input prompt topic search q body note task request sentence comment instruction term"
-    " keyword subject title description phrase command idea data".split()
-)
-_DATE = frozenset({"date", "day", "when"})
-_EMAIL = frozenset({"email", "mail", "recipient"})
+_FREE_WORDS = """
+    query question text message content input prompt topic search q body note task request sentence comment instruction
+    term keyword subject title description phrase command idea data
+"""
+_FREE = frozenset(_FREE_WORDS.split())
+_DAY = frozenset({"date", "day", "when"})
+_EMAIL = frozenset({"email", "mail"})
 _URL = frozenset({"url", "uri", "link", "website", "webpage"})
 
 
@@ -30,7 +31,7 @@ class Parameter:
     """"string", "number", "integer", "boolean", "array", "object" or "any"."""
     required: bool
     wants: str
-    """Of a string: "expression", "date", "email", "url", "text" (any words will do) or "name"."""
+    """Of a string: "expression", "date", "day" (a date, or "tomorrow"), "email", "url", "text" (any words) or "name"."""
     choices: tuple[Any, ...]
     """The values of its enum; empty where any will do."""
     examples: tuple[str, ...]
@@ -59,7 +60,9 @@ def read_tool(entry: Mapping[str, Any]) -> Tool:
     function: Mapping[str, Any] = inner if isinstance(inner, Mapping) else entry
     schema = function.get("parameters")
     schema = schema if isinstance(schema, Mapping) else {}
-    return Tool(str(function.get("name") or ""), str(function.get("description") or ""), _properties(schema, schema, _DEPTH))
+    return Tool(
+        str(function.get("name") or ""), str(function.get("description") or ""), _properties(schema, schema, _DEPTH)
+    )
 
 
 def _properties(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> tuple[Parameter, ...]:
@@ -127,8 +130,10 @@ def _wants(name: str, schema: Mapping[str, Any]) -> str:
     described = set(stems(str(schema.get("description") or "")))
     if words & _EXPRESSION or described & {"arithmetic", "formula"}:
         return "expression"
-    if form in {"date", "date-time"} or words & _DATE:
+    if form in {"date", "date-time"}:
         return "date"
+    if words & _DAY:
+        return "day"
     if form == "email" or words & _EMAIL:
         return "email"
     if form in {"uri", "url"} or words & _URL:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import functools
 import zoneinfo
 from collections.abc import Mapping
@@ -40,15 +40,18 @@ _SKY = {
 def demo_tools(live: bool = False) -> list[BaseTool]:
     """Return `weather(city)`, `calculator(expression)` and `current_time(city)`.
 
-    Weather comes from a packaged table and is marked as sample data; with `live`, from Open-Meteo (https://open-meteo.com, no key).
-    A tool that cannot answer raises `ToolException`, which the model is told.
+    Weather comes from a packaged table and is marked as sample data; with `live`, from Open-Meteo
+    (https://open-meteo.com, no key). A tool that cannot answer raises `ToolException`, which the model is told.
     """
     return [_live_weather if live else _weather, _calculator, _current_time]
 
 
 @tool("weather", extras={"idempotent": True})
 async def _weather(city: str) -> dict[str, Any]:
-    """Weather of a large city: temperature, how hot or cold it is, rain, wind, humidity. Values are SAMPLE DATA, not a measurement or forecast."""
+    """Weather of a large city: temperature, how hot or cold it is, rain, wind, humidity.
+
+    The values are SAMPLE DATA, not a measurement.
+    """
     found = cities.find(city)
     if found is None:
         raise ToolException(_unknown_city(city))
@@ -72,7 +75,7 @@ async def _live_weather(city: str) -> dict[str, Any]:
 
 @tool("calculator", extras={"idempotent": True})
 async def _calculator(expression: str) -> int | float:
-    """Calculate an arithmetic expression: add, subtract, multiply, divide, powers, parentheses. Example: (17 * 23) / 2."""
+    """Calculate an arithmetic expression: add, subtract, multiply, divide, powers, parentheses, as in (17 * 23) / 2."""
     try:
         return evaluate(expression)
     except ArithmeticProblem as problem:
@@ -83,7 +86,7 @@ async def _calculator(expression: str) -> int | float:
 async def _current_time(city: str) -> dict[str, Any]:
     """Current local time and date, by the clock, in a city or an IANA time zone such as Europe/Paris."""
     zone = _zone(city)
-    now = datetime.datetime.now(zone)
+    now = dt.datetime.now(zone)
     return {
         "city": city,
         "summary": f"{now:%H:%M} on {now:%A}, {now.day} {now:%B %Y}",
@@ -92,7 +95,9 @@ async def _current_time(city: str) -> dict[str, Any]:
     }
 
 
-async def live_weather(city: str, *, geocoding_url: str = GEOCODING_URL, forecast_url: str = FORECAST_URL) -> dict[str, Any]:
+async def live_weather(
+    city: str, *, geocoding_url: str = GEOCODING_URL, forecast_url: str = FORECAST_URL
+) -> dict[str, Any]:
     """Return the current weather of `city` from Open-Meteo.
 
     Raises:
@@ -110,9 +115,13 @@ async def live_weather(city: str, *, geocoding_url: str = GEOCODING_URL, forecas
             where = {"latitude": place["latitude"], "longitude": place["longitude"], "current": current}
             return _report(place, (await _fetched(client, forecast_url, where))["current"])
     except httpx.HTTPError as error:
-        raise ToolException(f"The weather service cannot be reached: {str(error) or type(error).__name__}. Try again later.") from error
+        raise ToolException(
+            f"The weather service cannot be reached: {str(error) or type(error).__name__}. Try again later."
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
-        raise ToolException(f"The weather service gave an answer that cannot be read ({type(error).__name__}: {error}).") from error
+        raise ToolException(
+            f"The weather service gave an answer that cannot be read ({type(error).__name__}: {error})."
+        ) from error
 
 
 async def _fetched(client: Any, url: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +147,11 @@ def _report(place: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
 
 def _unknown_city(city: str) -> str:
     near = cities.near(city)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {len(set(cities.table().values()))} large cities, among them Paris, Tokyo and Cairo."
+    hint = (
+        f"Did you mean {' or '.join(near)}?"
+        if near
+        else f"It has {len(set(cities.table().values()))} large cities, among them Paris, Tokyo and Cairo."
+    )
     return f"The sample table has no city {city[:80]!r}. {hint}"
 
 
@@ -146,13 +159,17 @@ def _zone(city: str) -> zoneinfo.ZoneInfo:
     if (found := cities.find(city)) is not None:
         key = found.timezone
     else:
-        key = _zone_keys().get(cities.folded(city).replace("_", " ")) or _zone_keys().get(cities.folded(city.partition(",")[0]), "")
+        key = _zone_keys().get(cities.folded(city).replace("_", " ")) or _zone_keys().get(
+            cities.folded(city.partition(",")[0]), ""
+        )
     if not key:
         raise ToolException(_unknown_zone(city))
     try:
         return zoneinfo.ZoneInfo(key)
     except zoneinfo.ZoneInfoNotFoundError as error:
-        raise ToolException(f"This system has no time zone data for {key}: install it with 'pip install tzdata'.") from error
+        raise ToolException(
+            f"This system has no time zone data for {key}: install it with 'pip install tzdata'."
+        ) from error
 
 
 @functools.cache
@@ -167,4 +184,5 @@ def _unknown_zone(city: str) -> str:
     if not _zone_keys():
         return "This system has no time zone data: install it with 'pip install tzdata'."
     near = cities.near(city)
-    return f"No time zone is known for {city[:80]!r}. {f'Did you mean {near[0]}?' if near else 'Name a large city or an IANA zone such as Europe/Paris.'}"
+    hint = f"Did you mean {near[0]}?" if near else "Name a large city, or an IANA zone such as Europe/Paris."
+    return f"No time zone is known for {city[:80]!r}. {hint}"
