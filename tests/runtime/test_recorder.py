@@ -1,0 +1,90 @@
+"""The observability backend is told everything, in order, from one thread, and can hurt nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from agent_graph.runtime import recorder as module
+from agent_graph.runtime.recorder import Recorder
+from agent_graph.types import AgentRun, ToolCall
+
+
+class Backend:
+    def __init__(self, *, fails: bool = False, sleeps_s: float = 0.0) -> None:
+        self.seen: list[Any] = []
+        self.threads: set[str] = set()
+        self._fails, self._sleeps_s = fails, sleeps_s
+
+    def record_run(self, run: AgentRun) -> None:
+        self._note(run)
+
+    def record_tool_call(self, call: ToolCall, run_id: str) -> None:
+        self._note(call)
+
+    def _note(self, thing: Any) -> None:
+        self.threads.add(threading.current_thread().name)
+        time.sleep(self._sleeps_s)
+        self.seen.append(thing)
+        if self._fails:
+            raise RuntimeError("the sink is broken")
+
+
+async def test_everything_is_delivered_in_order_from_one_thread() -> None:
+    backend = Backend()
+    recorder = Recorder(backend)
+    for number in range(100):
+        recorder.tool_call(ToolCall("t", {}, str(number)), "r")
+    recorder.run(AgentRun("r", "q"))
+    await recorder.delivered()
+    assert [call.call_id for call in backend.seen[:-1]] == [str(number) for number in range(100)]
+    assert isinstance(backend.seen[-1], AgentRun)
+    assert backend.threads == {"agent_graph-observability"}
+
+
+async def test_a_record_is_a_copy() -> None:
+    backend = Backend()
+    recorder = Recorder(backend)
+    run = AgentRun("r", "q", status="complete")
+    recorder.run(run)
+    run.status = "changed"
+    await recorder.delivered()
+    assert backend.seen[0].status == "complete"
+
+
+async def test_what_it_raises_is_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder(Backend(fails=True))
+    for _ in range(5):
+        recorder.run(AgentRun("r", "q"))
+    await recorder.delivered()
+    assert recorder.failed == 5
+    assert sum("the sink is broken" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_a_slow_one_is_waited_for_a_bounded_time() -> None:
+    recorder = Recorder(Backend(sleeps_s=0.5))
+    recorder.run(AgentRun("r", "q"))
+    began = time.monotonic()
+    await recorder.delivered(wait_s=0.05)
+    assert time.monotonic() - began < 0.4
+    assert recorder.dropped == 1
+
+
+async def test_an_idle_recorder_holds_no_thread_and_starts_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 0.01)
+    backend = Backend()
+    recorder = Recorder(backend)
+    recorder.run(AgentRun("r", "1"))
+    await recorder.delivered()
+    for _ in range(200):
+        if recorder._thread is None:
+            break
+        await asyncio.sleep(0.01)
+    assert recorder._thread is None
+    recorder.run(AgentRun("r", "2"))
+    await recorder.delivered()
+    assert [run.input for run in backend.seen] == ["1", "2"]

@@ -1,0 +1,102 @@
+"""The messages channel and the way from a node to its agent."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Overwrite
+
+from agent_graph.errors import ConfigError
+from agent_graph.state import AgentKey, RunState, agent_of, append_messages, keep_first, messages_channel
+
+ids = st.integers(0, 6).map(lambda number: f"m{number}")
+written = st.one_of(
+    st.builds(lambda id_, text: HumanMessage(text, id=id_), ids, st.text(max_size=3)),
+    st.builds(lambda id_: RemoveMessage(id=id_), ids),
+)
+batches = st.lists(st.lists(written, max_size=4), max_size=6)
+
+
+@given(batches, st.integers(0, 6))
+def test_batching_does_not_matter(writes: list[list[BaseMessage]], cut: int) -> None:
+    """DeltaChannel replays writes in other batches than they were made in."""
+    at_once = append_messages([], writes)
+    in_two = append_messages(append_messages([], writes[:cut]), writes[cut:])
+    assert at_once == in_two
+
+
+@given(batches)
+def test_no_id_stands_twice(writes: list[list[BaseMessage]]) -> None:
+    result = append_messages([], writes)
+    assert len({message.id for message in result}) == len(result)
+
+
+def test_messages_without_an_id_are_kept_apart() -> None:
+    assert len(append_messages([], [[HumanMessage("a")], [HumanMessage("a")]])) == 2
+
+
+async def test_the_channel_keeps_langgraphs_contract() -> None:
+    """What DeltaChannel (beta) must go on doing: append, overwrite, and give the same list again from the checkpoints alone."""
+    assert isinstance(messages_channel(), DeltaChannel)
+
+    async def act(state: RunState) -> dict[str, Any]:
+        number = len(state["messages"])
+        if number == 3:
+            return {"messages": Overwrite([HumanMessage("short", id="s")])}
+        return {"messages": [AIMessage(f"reply {number}", id=f"a{number}")]}
+
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(RunState)
+    graph.add_node("act", act)
+    graph.add_edge(START, "act")
+    graph.add_edge("act", END)
+    app = graph.compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    seen = []
+    for turn in range(4):
+        result = await app.ainvoke({"messages": [HumanMessage(f"q{turn}", id=f"q{turn}")]}, config, durability="sync")
+        assert (await app.aget_state(config)).values["messages"] == result["messages"]
+        seen.append([message.text for message in result["messages"]])
+    assert seen[0] == ["q0", "reply 1"]
+    assert seen[1] == ["short"]
+    assert seen[2] == ["short", "q2", "reply 2"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [(None, "a", "a"), ("a", "b", "a"), ("a", None, None), (None, None, None)],
+    ids=["first word", "second word", "a new turn clears it", "nothing"],
+)
+def test_the_first_end_stands(old: Any, new: Any, kept: Any) -> None:
+    assert keep_first(old, new) == kept
+
+
+class _Agent:
+    pass
+
+
+def test_a_key_keeps_its_agent_alive() -> None:
+    """`create_production_agent(...).graph` as a node of another graph: nobody else holds the agent."""
+    agent = _Agent()
+    ref, key = weakref.ref(agent), AgentKey.of(agent, "demo")
+    del agent
+    gc.collect()
+    assert agent_of({"configurable": {"agent_key": key}}) is ref()
+    assert agent_of({"configurable": {"agent_key": str(key)}}) is ref()
+    del key
+    gc.collect()
+    assert ref() is None
+
+
+@pytest.mark.parametrize("config", [{}, {"configurable": {}}, {"configurable": {"agent_key": "gone"}}, {"configurable": {"agent_key": 3}}])
+def test_an_unbound_graph_says_what_is_missing(config: Any) -> None:
+    with pytest.raises(ConfigError, match=r"agent_key.*agent\.graph"):
+        agent_of(config)
