@@ -180,9 +180,9 @@ def _read_price(name: str, entry: object) -> Price:
     for key in ("input", "output"):
         if entry.get(key) is None:
             raise ConfigError(f"prices[{name!r}]: {key!r} is missing, the USD per million {key} tokens.")
-    amounts = {key: _amount(name, key, value) for key, value in entry.items() if key in _AMOUNTS and value is not None}
-    about = {key: str(entry[key]) for key in ("source", "version") if key in entry}
-    return Price(**amounts, **about)
+    values: dict[str, Any] = {key: _amount(name, key, value) for key, value in entry.items() if key in _AMOUNTS and value is not None}
+    values |= {key: str(entry[key]) for key in ("source", "version") if key in entry}
+    return Price(**values)
 
 
 def _amount(name: str, key: str, value: object) -> Decimal:
