@@ -1,8 +1,9 @@
 """Between code that blocks and code that awaits.
 
-A synchronous tool gets a daemon thread of its own instead of a place in the event loop's pool: the pool has a handful of threads
-(the processors plus four), so that slow tools of many runs would queue behind each other; and `asyncio.run` waits at its end for
-every thread of the pool, so that one tool that hangs past its time limit would keep the whole program from ending.
+A synchronous tool gets a daemon thread of its own instead of a place in the event loop's pool: the pool has a handful
+of threads (the processors plus four), so that slow tools of many runs would queue behind each other; and `asyncio.run`
+waits at its end for every thread of the pool, so that one tool that hangs past its time limit would keep the whole
+program from ending.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from contextlib import suppress
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 __all__ = ["in_thread", "run_alone"]
@@ -18,13 +20,14 @@ __all__ = ["in_thread", "run_alone"]
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[[], T], *, name: str) -> T:
-    """Return what `function` returns, run in a daemon thread of this name with a copy of the context.
+async def in_thread(function: Callable[[], T], *, name: str, context: Context | None = None) -> T:
+    """Return what `function` returns, run in a daemon thread of this name, in `context` or a copy of the current one.
 
-    Raises what it raises (StopIteration as RuntimeError, since a future cannot hold one). If the caller is cancelled, the thread
-    goes on to its end and what it gives is dropped.
+    Raises what it raises (StopIteration as RuntimeError, since a future cannot hold one). If the caller is cancelled,
+    the thread goes on to its end and what it gives is dropped.
     """
-    loop, context = asyncio.get_running_loop(), copy_context()
+    loop = asyncio.get_running_loop()
+    context = context or copy_context()
     future: asyncio.Future[T] = loop.create_future()
 
     def work() -> None:
@@ -34,10 +37,8 @@ async def in_thread(function: Callable[[], T], *, name: str) -> T:
             settle = _error(future, RuntimeError(f"{name} raised StopIteration"), error)
         except BaseException as error:  # noqa: BLE001  # whatever it was belongs to the one who awaits
             settle = _error(future, error, error.__cause__)
-        try:
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
             loop.call_soon_threadsafe(settle)
-        except RuntimeError:
-            pass  # the loop was closed meanwhile: nobody waits any more
 
     threading.Thread(target=work, name=name, daemon=True).start()
     return await future

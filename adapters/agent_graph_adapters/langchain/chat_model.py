@@ -1,7 +1,7 @@
 """An `LLMBackend` as a LangChain chat model, and a LangChain chat model as an `LLMBackend`.
 
-`as_chat_model` is how the agent's graph calls a custom backend: the call is then a proper model run in LangSmith, with usage and
-model name. Three things hold:
+`as_chat_model` is how the agent's graph calls a custom backend: the call is then a proper model run in LangSmith, with
+usage and model name. Three things hold:
 
 - `complete()` receives the very tool dicts that were bound, and its own metadata of earlier replies unchanged.
 - What the backend did not say stays unknown: no usage is None, never zero.
@@ -29,10 +29,10 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
 from agent_graph.decisions.replies import Reply, read_reply
-from agent_graph.decisions.tokens import estimate_text
-from agent_graph.decisions.tools import ToolSpec, canonical_json, read_tools
+from agent_graph.decisions.tokens import estimate_messages
+from agent_graph.decisions.tools import ToolSpec, read_tools
 from agent_graph.errors import ConfigError, ContractError
-from agent_graph.messages import Conversion, current_conversion, keep_metadata, langchain_usage, split_calls
+from agent_graph.messages import Conversion, current_conversion, to_ai_message
 from agent_graph.ports import LLMBackend
 from agent_graph.types import Message, MessageRole
 from agent_graph_adapters.langchain.blocking import run_alone
@@ -47,8 +47,8 @@ class SupportsStream(Protocol):
     def stream(self, messages: list[Message], tools: list[dict[str, Any]]) -> AsyncIterator[str | Message]:
         """Yield the text as it comes, piece by piece, then the whole reply as `complete` would have returned it.
 
-        The last piece, a `Message`, carries tool calls, usage and cost; its content begins with the text that was yielded (what
-        is left of it is yielded too). Without it the reply is the text alone, and usage is unknown.
+        The last piece, a `Message`, carries tool calls, usage and cost; its content begins with the text that was
+        yielded (what is left of it is yielded too). Without it the reply is the text alone, and usage is unknown.
         """
         ...
 
@@ -114,9 +114,7 @@ class BackendChatModel(BaseChatModel):
     def _count(self, messages: list[Message]) -> int:
         count = self.backend.count_tokens(messages)
         if not isinstance(count, int):
-            raise ContractError(
-                f"{type(self.backend).__name__}.count_tokens returned {type(count).__name__}; an int was due."
-            )
+            raise ContractError(f"{type(self.backend).__name__}.count_tokens returned {type(count).__name__}; an int was due.")
         return count
 
     def _generate(
@@ -140,9 +138,9 @@ class BackendChatModel(BaseChatModel):
     ) -> ChatResult:
         conversion = _conversion()
         answer = await self.backend.complete(conversion.to_spec(messages), list(tools))
-        reply = _read(answer, tools, step)
-        message = _to_ai_message(answer, reply, stop)
+        message = to_ai_message(answer, _read(answer, tools, step))
         conversion.remember(message, answer)
+        _cut(message, stop)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _model_name(self) -> str:
@@ -183,13 +181,11 @@ class StreamingBackendChatModel(BackendChatModel):
                 shown += piece
                 yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
         answer = Message(MessageRole.ASSISTANT, shown) if answer is None else answer
-        message = _to_ai_message(answer, _read(answer, tools, step))
+        message = to_ai_message(answer, _read(answer, tools, step))
         yield _as_chunk(message, rest=_rest(answer.content, shown, self.backend))
 
 
-async def _pieces(
-    backend: Any, messages: list[Message], tools: list[dict[str, Any]]
-) -> AsyncGenerator[str | Message, None]:
+async def _pieces(backend: Any, messages: list[Message], tools: list[dict[str, Any]]) -> AsyncGenerator[str | Message, None]:
     """Yield the backend's pieces, and close its stream in any case: it may hold a connection."""
     stream = backend.stream(messages, tools)
     try:
@@ -203,9 +199,7 @@ async def _pieces(
 
 def _rest(whole: str, shown: str, backend: object) -> str:
     if not whole.startswith(shown):
-        raise ContractError(
-            f"{type(backend).__name__}.stream yielded text that is not the beginning of its final Message's content."
-        )
+        raise ContractError(f"{type(backend).__name__}.stream yielded text that is not the beginning of its final Message's content.")
     return whole[len(shown) :]
 
 
@@ -218,58 +212,30 @@ def _tool_names(tools: Sequence[Mapping[str, Any]]) -> set[str]:
     return {str(tool["name"]) for tool in named if isinstance(tool, Mapping) and "name" in tool}
 
 
-def _to_ai_message(answer: Message, reply: Reply, stop: Sequence[str] | None = None) -> AIMessage:
-    """Return the reply as LangChain says it; what the answer holds of a LangChain model's own (blocks, ids) is brought back."""
-    held = Conversion().to_langchain([answer])[0]
-    valid, invalid = split_calls(reply.calls)
-    about = {"model_name": reply.model, "finish_reason": reply.finish_reason}
-    about["cost_usd"] = None if reply.cost_usd is None else str(reply.cost_usd)
-    message = held.model_copy(
-        update={
-            "content": _cut(held.content, stop),
-            "tool_calls": valid,
-            "invalid_tool_calls": invalid,
-            "usage_metadata": langchain_usage(reply.usage, _usage_of(answer)),
-            "response_metadata": {
-                **held.response_metadata,
-                **{name: value for name, value in about.items() if value is not None},
-            },
-        }
-    )
-    keep_metadata(message, answer.metadata)
-    return cast("AIMessage", message)
-
-
-def _cut(content: Any, stop: Sequence[str] | None) -> Any:
-    """Return the content up to the first stop sequence: the port has no place to hand these on."""
-    if not stop or not isinstance(content, str):
-        return content
-    return content[: min((found for word in stop if (found := content.find(word)) >= 0), default=len(content))]
-
-
-def _usage_of(answer: Message) -> object:
-    return answer.metadata.get("usage") if isinstance(answer.metadata, Mapping) else None
+def _cut(message: AIMessage, stop: Sequence[str] | None) -> None:
+    """Cut the text at the first stop sequence: the port has no place to hand these on."""
+    text = message.content
+    if stop and isinstance(text, str):
+        message.content = text[: min((found for word in stop if (found := text.find(word)) >= 0), default=len(text))]
 
 
 def _as_chunk(message: AIMessage, *, rest: str) -> ChatGenerationChunk:
     """Return the stream's last chunk: the text that is left, and everything else.
 
-    LangChain reads the arguments of a streamed call leniently, and would repair malformed ones: a JSON text stands in their place,
-    which can be no arguments.
+    LangChain reads the arguments of a streamed call leniently; those of a malformed one are a JSON text, which it
+    cannot repair into an object.
     """
-    calls = [(call, json.dumps(call["args"])) for call in message.tool_calls]
-    calls += [(call, json.dumps(call["error"] or "malformed arguments")) for call in message.invalid_tool_calls]
-    chunks = [
-        tool_call_chunk(name=call["name"], args=args, id=call["id"], index=index)
-        for index, (call, args) in enumerate(calls)
-    ]
+    calls = [tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"]) for call in message.tool_calls]
+    calls += [tool_call_chunk(name=bad["name"], args=bad["args"], id=bad["id"]) for bad in message.invalid_tool_calls]
+    for index, call in enumerate(calls):
+        call["index"] = index
     whole = AIMessageChunk(
         content=rest,
         id=message.id,
         additional_kwargs=message.additional_kwargs,
         response_metadata=message.response_metadata,
         usage_metadata=message.usage_metadata,
-        tool_call_chunks=chunks,
+        tool_call_chunks=calls,
         chunk_position="last",
     )
     return ChatGenerationChunk(message=whole)
@@ -290,7 +256,7 @@ class ModelBackend(LLMBackend):
 
     def count_tokens(self, messages: list[Message]) -> int:
         """Return an estimate that is rounded up: a model's own counter may need a download."""
-        return sum(_TOKENS_PER_MESSAGE + estimate_text(message.content) + _call_tokens(message) for message in messages)
+        return estimate_messages(messages)
 
     def _with_tools(self, tools: list[dict[str, Any]]) -> Runnable[LanguageModelInput, AIMessage]:
         known, bound = self._bound
@@ -306,15 +272,6 @@ class ModelBackend(LLMBackend):
             return self.model.bind_tools([_openai_form(spec) for spec in read_tools(tools)])
         except NotImplementedError:
             raise ConfigError(f"llm: {type(self.model).__name__} takes no tools (it has no bind_tools).") from None
-
-
-_TOKENS_PER_MESSAGE = 4
-"""What chat formats add per message for its role and borders (OpenAI's cookbook counts 3, and 1 for a name)."""
-
-
-def _call_tokens(message: Message) -> int:
-    calls = message.metadata.get("tool_calls")
-    return estimate_text(canonical_json(calls)) if calls else 0
 
 
 def _openai_form(spec: ToolSpec) -> dict[str, Any]:

@@ -1,0 +1,323 @@
+"""A LangChain tool, prepared once for many calls.
+
+`BaseTool.ainvoke` looks up signatures and type hints again at every call, which takes longer than everything else that
+a step does. A tool made by `@tool`, and an MCP tool, is therefore called by what was looked up once: the same
+validation, the same injected arguments, the same callbacks with the same values (a contract test holds both ways
+equal). A tool that overrides anything, or that asks for its own treatment of errors, is called through `ainvoke` as it
+is.
+
+Arguments that do not fit are told apart from a tool that fails: they are checked before the tool runs, so that nothing
+has happened. A pydantic error that the tool itself raises is an error like any other.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final, TypeAlias, get_args, get_origin
+
+from langchain_core.callbacks import AsyncCallbackManager
+from langchain_core.messages import ToolMessage
+from langchain_core.messages.tool import ToolOutputMixin
+from langchain_core.runnables import RunnableConfig, ensure_config, patch_config
+from langchain_core.runnables.config import set_config_context
+from langchain_core.runnables.utils import coro_with_context
+from langchain_core.tools import BaseTool, InjectedToolArg, InjectedToolCallId, StructuredTool, Tool, ToolException
+from langchain_core.tools.base import TOOL_MESSAGE_BLOCK_TYPES
+from langgraph.prebuilt import InjectedState, InjectedStore, ToolRuntime
+from langgraph.runtime import Runtime, get_runtime
+from pydantic import BaseModel, RootModel, ValidationError
+from typing_extensions import get_type_hints
+
+from agent_graph.errors import ConfigError
+from agent_graph_adapters.langchain.blocking import in_thread
+
+__all__ = ["Outcome", "PreparedTool"]
+
+_BASES: Final = (BaseTool, StructuredTool, Tool)
+_COLOR: Final = "green"
+"""What LangChain hands to console handlers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a call that ended."""
+
+    content: Any
+    """The result as the tool returned it, or the text of the failure."""
+    artifact: Any = None
+    """What the tool returned beside it, not for the model."""
+    failed: bool = False
+
+
+class PreparedTool:
+    """Calls one LangChain tool. ConfigError if it wants an argument injected that nobody here can give."""
+
+    def __init__(self, tool: BaseTool) -> None:
+        self.tool = tool
+        self._injected = _injected(tool)
+        schema = tool.args_schema
+        self._schema = schema if isinstance(schema, type) and issubclass(schema, BaseModel) else None
+        self._defaults = frozenset() if self._schema is None else _defaults(self._schema)
+        self._function = _plain_function(tool)
+        self._awaits = isinstance(tool, StructuredTool) and tool.coroutine is not None
+        self._config_name = None if self._function is None else _config_name(self._function)
+
+    async def run(self, args: Mapping[str, Any], call_id: str) -> Outcome:
+        """Run the tool. Wrong arguments and a ToolException are failed outcomes; every other exception is the tool's own."""
+        given = {name: value for name, value in args.items() if name not in self._injected}
+        given |= {name: give(call_id) for name, give in self._injected.items()}
+        try:
+            checked = given if self.tool.handle_validation_error else self._check(given)
+        except ValidationError as error:
+            return Outcome(f"InvalidArguments: {_in_words(error)}", failed=True)
+        try:
+            if self._function is None:
+                return await self._as_it_is(given, call_id)
+            return await self._prepared(partial(self._call, self._function, checked), given, call_id)
+        except ToolException as error:
+            return Outcome(str(error) or type(error).__name__, failed=True)
+
+    def _check(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments that the function gets: validated, coerced, defaults filled in."""
+        if self._schema is None:
+            return given
+        if not self._schema.model_fields:
+            return {}
+        valid = self._schema.model_validate(given)
+        names = valid.model_fields_set | self._defaults
+        return {name: getattr(valid, name) for name in names} | {name: given[name] for name in self._injected}
+
+    async def _as_it_is(self, given: dict[str, Any], call_id: str) -> Outcome:
+        call = {"type": "tool_call", "id": call_id, "name": self.tool.name, "args": given}
+        if _blocks(self.tool):
+            return self._outcome(await in_thread(partial(self.tool.invoke, call), name=self.tool.name), None)
+        return self._outcome(await self.tool.ainvoke(call), None)
+
+    async def _prepared(self, call: _Call, given: dict[str, Any], call_id: str) -> Outcome:
+        tool, config = self.tool, ensure_config()
+        manager = AsyncCallbackManager.configure(
+            config.get("callbacks"),
+            tool.callbacks,
+            tool.verbose,
+            config.get("tags"),
+            tool.tags,
+            config.get("metadata"),
+            tool.metadata,
+        )
+        if manager.handlers:
+            return await self._watched(manager, config, call, given, call_id)
+        return self._outcome(*self._parts(await call(config)))
+
+    async def _watched(
+        self, manager: AsyncCallbackManager, config: RunnableConfig, call: _Call, given: dict[str, Any], call_id: str
+    ) -> Outcome:
+        """Call, and tell the handlers what `BaseTool.arun` tells them."""
+        tool = self.tool
+        shown = {name: value for name, value in given.items() if name not in self._injected}
+        run = await manager.on_tool_start(
+            {"name": tool.name, "description": tool.description},
+            str(shown),
+            color=_COLOR,
+            name=config.get("run_name"),
+            run_id=config.pop("run_id", None),
+            inputs=shown,
+            tool_call_id=call_id,
+        )
+        try:
+            with set_config_context(patch_config(config, callbacks=run.get_child())) as context:
+                content, artifact = self._parts(await coro_with_context(call(config), context))
+        except Exception as error:
+            await run.on_tool_error(error, tool_call_id=call_id)
+            raise
+        await run.on_tool_end(_told(tool, content, artifact, call_id), color=_COLOR, name=tool.name)
+        return self._outcome(content, artifact)
+
+    async def _call(self, function: Callable[..., Any], args: dict[str, Any], config: RunnableConfig) -> Any:
+        if self._config_name is not None:
+            args = {**args, self._config_name: config}
+        if self._awaits:
+            return await function(**args)
+        return await in_thread(partial(function, **args), name=self.tool.name)
+
+    def _parts(self, response: Any) -> tuple[Any, Any]:
+        if self.tool.response_format == "content":
+            return response, None
+        if isinstance(response, tuple) and len(response) == 2:
+            return response[0], response[1]
+        raise ValueError(f"{self.tool.name} has response_format='content_and_artifact': a tuple of these two was due.")
+
+    def _outcome(self, content: Any, artifact: Any) -> Outcome:
+        if isinstance(content, ToolMessage):
+            return Outcome(content.content, content.artifact, failed=content.status == "error")
+        if _is_instruction(content):
+            return Outcome(f"{self.tool.name} returned a Command or a list of messages: {_CANNOT_CARRY_OUT}", failed=True)
+        return Outcome(content, artifact)
+
+
+_Call: TypeAlias = Callable[[RunnableConfig], Coroutine[Any, Any, Any]]
+
+_CANNOT_CARRY_OUT: Final = "only LangGraph's own ToolNode can carry that out. What else the tool did has happened.
+Return a plain result instead."
+
+
+def _is_instruction(content: Any) -> bool:
+    parts = content if isinstance(content, list) and content else [content]
+    return all(isinstance(part, ToolOutputMixin) for part in parts)
+
+
+def _told(tool: BaseTool, content: Any, artifact: Any, call_id: str) -> Any:
+    """Return what LangChain's handlers get to see of a result: a tool message, unless it is one or a Command already."""
+    if _is_instruction(content):
+        return content
+    if not (isinstance(content, str) or (isinstance(content, Sequence) and all(_is_block(part) for part in content))):
+        try:
+            content = json.dumps(content, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError):
+            content = str(content)
+    return ToolMessage(content, artifact=artifact, tool_call_id=call_id, name=tool.name, status="success")
+
+
+def _is_block(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and part.get("type") in TOOL_MESSAGE_BLOCK_TYPES)
+
+
+def _in_words(error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}" for problem in problems)
+
+
+# --- looked up once ---------------------------------------------------------------------------------------------------
+
+
+def _plain_function(tool: BaseTool) -> Callable[..., Any] | None:
+    """Return the function of a tool that has nothing of its own between a call and it, else None."""
+    if type(tool) is not StructuredTool or tool.handle_tool_error or tool.handle_validation_error:
+        return None
+    schema = tool.args_schema
+    if not isinstance(schema, dict) and (not issubclass(schema, BaseModel) or issubclass(schema, RootModel)):
+        return None
+    function = tool.coroutine or tool.func
+    if function is None or "callbacks" in inspect.signature(function).parameters:
+        return None
+    return function
+
+
+def _blocks(tool: BaseTool) -> bool:
+    """Return whether the tool has no asynchronous way of its own."""
+    kind = type(tool)
+    inherited = any(kind.ainvoke is base.ainvoke for base in _BASES) and any(
+        kind._arun is base._arun for base in _BASES
+    )
+    return inherited and getattr(tool, "coroutine", None) is None
+
+
+def _defaults(schema: type[BaseModel]) -> frozenset[str]:
+    """Return the fields that the function gets also when they were not given; args and kwargs stand for `*args`, `**kwargs`."""
+    fields = schema.model_fields.items()
+    return frozenset(name for name, field in fields if not field.is_required() and name not in ("args", "kwargs"))
+
+
+def _config_name(function: Callable[..., Any]) -> str | None:
+    return next((name for name, hint in _hints(function).items() if hint is RunnableConfig), None)
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function.func if isinstance(function, partial) else function, include_extras=True)
+    except Exception:  # noqa: BLE001  # a name that cannot be resolved: LangChain's schema has found out more
+        return {}
+
+
+# --- injected arguments -----------------------------------------------------------------------------------------------
+
+_Give: TypeAlias = Callable[[str], Any]
+
+
+def _injected(tool: BaseTool) -> dict[str, _Give]:
+    """Return, by argument, what gives its value for a call id."""
+    gives: dict[str, _Give] = {}
+    for name, hint, optional in _arguments(tool):
+        marker = _marker(hint)
+        if marker is None or name in gives:
+            continue
+        if issubclass(marker, InjectedToolCallId):
+            gives[name] = _same
+        elif issubclass(marker, ToolRuntime):
+            gives[name] = partial(_runtime, tool)
+        elif not optional or issubclass(marker, InjectedState | InjectedStore):
+            raise ConfigError(
+                f"tools: {tool.name} wants {marker.__name__} injected as {name!r}, which only LangGraph's own ToolNode can give."
+                " Take it as an argument, or close over it."
+            )
+    return gives
+
+
+def _arguments(tool: BaseTool) -> Iterator[tuple[str, Any, bool]]:
+    """Yield name, type hint and whether there is a default, of the function's parameters and of the schema's fields."""
+    functions = [function for name in ("func", "coroutine") if (function := getattr(tool, name, None))]
+    for function in functions or [tool._run, tool._arun]:
+        parameters = inspect.signature(function).parameters
+        yield from (
+            (name, hint, parameters[name].default is not inspect.Parameter.empty)
+            for name, hint in _hints(function).items()
+            if name in parameters
+        )
+    schema = tool.args_schema
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        for name, field in schema.model_fields.items():
+            yield (
+                name,
+                Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation,
+                not field.is_required(),
+            )
+
+
+def _marker(hint: Any) -> type | None:
+    """Return the class that says what is to be injected, or None."""
+    if get_origin(hint) is Annotated:
+        marks = (mark if isinstance(mark, type) else type(mark) for mark in get_args(hint)[1:])
+        found = next((mark for mark in marks if issubclass(mark, InjectedToolArg)), None)
+        return found or _marker(get_args(hint)[0])
+    kind = get_origin(hint) or hint
+    return kind if isinstance(kind, type) and issubclass(kind, ToolRuntime) else None
+
+
+def _same(call_id: str) -> str:
+    return call_id
+
+
+def _runtime(tool: BaseTool, call_id: str) -> ToolRuntime[Any, Any]:
+    """Return a ToolRuntime with all that is known here, which is everything but the graph's state."""
+    around = _runtime_around()
+    return ToolRuntime(
+        state=_NoState(tool.name),
+        context=around.context,
+        config=ensure_config(),
+        stream_writer=around.stream_writer,
+        tool_call_id=call_id,
+        store=around.store,
+    )
+
+
+def _runtime_around() -> Runtime[Any]:
+    try:
+        return get_runtime()
+    except (RuntimeError, KeyError):  # called outside a graph
+        return Runtime()
+
+
+class _NoState(dict[str, Any]):
+    """Stands for the graph's state: empty, and says so to the tool that looks for something in it."""
+
+    def __init__(self, tool: str) -> None:
+        super().__init__()
+        self._tool = tool
+
+    def __missing__(self, key: str) -> Any:
+        raise ConfigError(
+            f"tools: {self._tool} reads runtime.state[{key!r}]; a tool is not given the graph's state. Take it as an argument."
+        )

@@ -1,0 +1,252 @@
+"""What a `Message` stands for, as the fields of LangChain's class for its role: tolerant reading, nothing is written here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from agent_graph.decisions.plain import plain
+from agent_graph.decisions.replies import Call, Reply, Usage, read_reply
+from agent_graph.errors import AgentGraphError, ContractError
+from agent_graph.types import Message, MessageRole
+
+__all__ = [
+    "CLASSES",
+    "EXTRAS",
+    "Answer",
+    "answers_after",
+    "blocks_of",
+    "copied",
+    "fields_from",
+    "is_text",
+    "mapping",
+    "reply_fields",
+    "text_of",
+    "with_text",
+    "without_extras",
+]
+
+EXTRAS: Final = "langchain"
+"""Key of `Message.metadata` under which stands what `Message` cannot hold."""
+
+CLASSES: Final[dict[str, type[BaseMessage]]] = {
+    "system": SystemMessage,
+    "human": HumanMessage,
+    "ai": AIMessage,
+    "tool": ToolMessage,
+    "chat": ChatMessage,
+    "function": FunctionMessage,
+}
+_TYPE_OF_ROLE: Final = {
+    MessageRole.SYSTEM: "system",
+    MessageRole.USER: "human",
+    MessageRole.ASSISTANT: "ai",
+    MessageRole.TOOL: "tool",
+}
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """A tool message's word on which call it answers."""
+
+    call_id: str | None
+    name: str | None
+
+
+def fields_from(message: Message, answers: Sequence[Answer]) -> tuple[str, dict[str, Any]]:
+    """Return LangChain's type and fields for `message`, which the tool messages of `answers` follow."""
+    metadata = mapping(message.metadata)
+    kind = mapping(metadata.get(EXTRAS)).get("type")
+    kind = kind if isinstance(kind, str) and kind in CLASSES else _TYPE_OF_ROLE[_role(message)]
+    content = blocks_of(message)
+    fields = {"content": content, **_derived(kind, message, answers), **extras_of(metadata)}
+    fields["content"] = with_text(fields["content"], text_of(content))
+    return kind, fields
+
+
+def extras_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the fields that stand beside the layout. (`content_blocks`, which is none, would be the content.)"""
+    extras = copied(mapping(metadata.get(EXTRAS)))
+    return {name: value for name, value in extras.items() if name not in ("type", "content_blocks")}
+
+
+def without_extras(message: Message) -> Message:
+    """Return the message without what somebody wrote into `metadata["langchain"]` that does not fit LangChain's class."""
+    metadata = {name: value for name, value in mapping(message.metadata).items() if name != EXTRAS}
+    return Message(message.role, text_of(blocks_of(message)), metadata)
+
+
+def answers_after(messages: Sequence[Message], index: int) -> list[Answer]:
+    """Return what the tool messages directly after `index` answer; empty unless an assistant's message stands there."""
+    answers: list[Answer] = []
+    if _role(messages[index]) is MessageRole.ASSISTANT:
+        for message in messages[index + 1 :]:
+            if _role(message) is not MessageRole.TOOL:
+                break
+            fields = _tool_fields(message)
+            answers.append(Answer(fields["tool_call_id"] or None, fields.get("name")))
+    return answers
+
+
+def _role(message: Message) -> MessageRole:
+    value = getattr(message.role, "value", message.role)
+    try:
+        return MessageRole(value)
+    except ValueError:
+        raise ContractError(f"Message.role is {value!r}; system, user, assistant or tool was due.") from None
+
+
+def _derived(kind: str, message: Message, answers: Sequence[Answer]) -> dict[str, Any]:
+    match kind:
+        case "ai":
+            return _ai_fields(message, answers)
+        case "tool":
+            return _tool_fields(message)
+        case _:
+            return {}
+
+
+def _tool_fields(message: Message) -> dict[str, Any]:
+    metadata = mapping(message.metadata)
+    name = _first_text(metadata, "name", "tool_name")
+    call_id = _first_text(metadata, "tool_call_id", "call_id", "id") or ""
+    return {"tool_call_id": call_id, "name": name} if name else {"tool_call_id": call_id}
+
+
+def _ai_fields(message: Message, answers: Sequence[Answer]) -> dict[str, Any]:
+    """Read a reply of the past: a call in its text counts only if it was answered."""
+    names = {answer.name for answer in answers if answer.name}
+    try:
+        reply = read_reply(message, tool_names=names, step=0, json_content=bool(names))
+    except AgentGraphError:
+        return {}  # metadata of someone else's making; it is kept as it is
+    return reply_fields(replace(reply, calls=_with_answered_ids(reply.calls, answers)), mapping(message.metadata))
+
+
+def _with_answered_ids(calls: Sequence[Call], answers: Sequence[Answer]) -> tuple[Call, ...]:
+    """Give calls without an id of their own (step 0 made one up) the id under which they were answered, by position."""
+    ids = [answer.call_id for answer in answers] + [None] * len(calls)
+    return tuple(
+        replace(call, id=given) if given and call.id == f"call_0_{index}" else call
+        for index, (call, given) in enumerate(zip(calls, ids, strict=False))
+    )
+
+
+# --- a reply ----------------------------------------------------------------------------------------------------------
+
+
+def reply_fields(reply: Reply, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what LangChain's AIMessage has beside the content."""
+    cost = None if reply.cost_usd is None else str(reply.cost_usd)
+    about = {"model_name": reply.model, "finish_reason": reply.finish_reason, "cost_usd": cost}
+    return {
+        "tool_calls": [_valid(call, call.args) for call in reply.calls if call.args is not None],
+        "invalid_tool_calls": [_invalid(call) for call in reply.calls if call.args is None],
+        "usage_metadata": _usage_metadata(reply.usage, metadata),
+        "response_metadata": {name: value for name, value in about.items() if value is not None},
+    }
+
+
+def _valid(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_call", "id": call.id, "name": call.name, "args": args}
+
+
+def _invalid(call: Call) -> dict[str, Any]:
+    """Return the call with a JSON text for arguments: whoever reads that leniently still finds no arguments in it."""
+    args = json.dumps(call.problem, ensure_ascii=False)
+    return {"type": "invalid_tool_call", "id": call.id, "name": call.name, "args": args, "error": call.problem}
+
+
+def _usage_metadata(usage: Usage | None, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return LangChain's `usage_metadata`; None if nothing is known. Where `metadata` holds one already, that one."""
+    written = mapping(next((metadata[key] for key in ("usage", "usage_metadata") if metadata.get(key)), None))
+    if _is_usage_metadata(written):
+        return copied(written)
+    if usage is None:
+        return None
+    read = {"cache_read": usage.cache_read, "cache_creation": usage.cache_write, "audio": usage.audio_input}
+    read |= {"ephemeral_1h_input_tokens": usage.cache_write_1h}
+    made = {"reasoning": usage.reasoning, "audio": usage.audio_output}
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        **_details("input_token_details", read),
+        **_details("output_token_details", made),
+    }
+
+
+def _is_usage_metadata(written: Mapping[str, Any]) -> bool:
+    details = (written.get(key, {}) for key in ("input_token_details", "output_token_details"))
+    counts = [written.get(f"{kind}_tokens") for kind in ("input", "output", "total")]
+    counts += [count for side in details for count in (side.values() if isinstance(side, Mapping) else [side])]
+    return all(type(count) is int for count in counts)
+
+
+def _details(name: str, counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    known = {kind: count for kind, count in counts.items() if count}
+    return {name: known} if known else {}
+
+
+# --- content and small readers ----------------------------------------------------------------------------------------
+
+
+def blocks_of(message: Message) -> str | list[Any]:
+    """Return the text; or the blocks, where a backend speaks in them against its port."""
+    content: Any = message.content
+    if content is None or isinstance(content, str):
+        return content or ""
+    if isinstance(content, list) and all(isinstance(block, str | dict) for block in content):
+        return cast("list[Any]", plain(content))
+    raise ContractError(f"Message.content is {type(content).__name__}; a str was due.")
+
+
+def text_of(content: str | Iterable[Any]) -> str:
+    """Return what a reader would read: the text blocks, joined as LangChain's `.text` joins them."""
+    if isinstance(content, str):
+        return str(content)
+    return "".join(block if isinstance(block, str) else block["text"] for block in content if is_text(block))
+
+
+def is_text(block: Any) -> bool:
+    """Return whether a content block is text."""
+    if isinstance(block, Mapping):
+        return block.get("type") == "text" and isinstance(block.get("text"), str)
+    return isinstance(block, str)
+
+
+def with_text(content: Any, text: str) -> Any:
+    """Return the content blocks, with `text` in place of theirs if somebody has changed it since they were written."""
+    if not isinstance(content, list):
+        return text
+    if text_of(content) == text:
+        return content
+    first = next((index for index, block in enumerate(content) if is_text(block)), len(content))
+    others = [block for block in content[first:] if not is_text(block)]
+    return [*content[:first], {"type": "text", "text": text}, *others]
+
+
+def copied(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy as plain JSON."""
+    return cast("dict[str, Any]", plain(value))
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _first_text(metadata: Mapping[str, Any], *names: str) -> str | None:
+    return next((value for name in names if isinstance(value := metadata.get(name), str) and value), None)
