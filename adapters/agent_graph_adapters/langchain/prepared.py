@@ -160,8 +160,9 @@ class PreparedTool:
 
 _Call: TypeAlias = Callable[[RunnableConfig], Coroutine[Any, Any, Any]]
 
-_CANNOT_CARRY_OUT: Final = "only LangGraph's own ToolNode can carry that out. What else the tool did has happened.
-Return a plain result instead."
+_CANNOT_CARRY_OUT: Final = (
+    "only LangGraph's own ToolNode can carry that out. What else the tool did has happened. Return a plain result instead."
+)
 
 
 def _is_instruction(content: Any) -> bool:
@@ -209,9 +210,7 @@ def _plain_function(tool: BaseTool) -> Callable[..., Any] | None:
 def _blocks(tool: BaseTool) -> bool:
     """Return whether the tool has no asynchronous way of its own."""
     kind = type(tool)
-    inherited = any(kind.ainvoke is base.ainvoke for base in _BASES) and any(
-        kind._arun is base._arun for base in _BASES
-    )
+    inherited = any(kind.ainvoke is base.ainvoke for base in _BASES) and any(kind._arun is base._arun for base in _BASES)
     return inherited and getattr(tool, "coroutine", None) is None
 
 
