@@ -175,8 +175,8 @@ class Walk:
         found: dict[str, Json] = {}
         self._spend(1)
         for key, item in entries.items():
+            self._spend(len(key) + 4 if isinstance(key, str) else 4)
             name = key if type(key) is str and key.isascii() and key not in found else self.key(key, found)
-            self._spend(len(name) + 4)
             found[name] = self.whole(item, depth)
         return found
 
@@ -227,9 +227,10 @@ class Walk:
         held = self._held(value)
         if isinstance(held, _SIMPLER):
             return self.layer(held)
+        text = self.clean(_text(value))
         if type(value).__name__ not in _USUAL_TEXT:
             self.notes[f"{type(value).__name__} written as text"] = None
-        return self.clean(_text(value))
+        return text
 
     def _held(self, value: Any) -> Any:
         """Return what an object says that it holds (asked on its class: some objects say yes to any name), else the object."""

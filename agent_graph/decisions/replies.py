@@ -70,7 +70,7 @@ class Reply:
     """As the backend gave it; every spelling of "the output was cut" is "length"."""
 
 
-def read_reply(message: object, *, tool_names: Collection[str], step: int, json_content: bool) -> Reply:
+def read_reply(message: Any, *, tool_names: Collection[str], step: int, json_content: bool) -> Reply:
     """Return what `message` says.
 
     Args:
@@ -101,7 +101,7 @@ def read_reply(message: object, *, tool_names: Collection[str], step: int, json_
 # -- the message -----------------------------------------------------------------------------------------------------------
 
 
-def _parts(message: object) -> tuple[object, Mapping[str, Any]]:
+def _parts(message: Any) -> tuple[object, Mapping[str, Any]]:
     if isinstance(message, type) or not hasattr(message, "content"):
         _broken(message)
     metadata = getattr(message, "metadata", None)
@@ -203,8 +203,9 @@ def _call_in(text: str, tool_names: Collection[str]) -> Mapping[str, Any] | None
         return None
     if not isinstance(entry, dict):
         return None
-    marked = "tool" in entry or any(key in entry for key in _ARGS)  # {"name": "search"} alone may well be an answer
-    name = _first((entry,), ("tool", "tool_name", "name", "function"))
+    call = entry["function"] if isinstance(entry.get("function"), dict) else entry
+    marked = "tool" in call or any(key in call for key in _ARGS)  # {"name": "search"} alone may well be an answer
+    name = _first((call,), ("tool", "tool_name", "name", "function"))
     return entry if marked and isinstance(name, str) and name in tool_names else None
 
 

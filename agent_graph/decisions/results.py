@@ -139,6 +139,8 @@ class _Fit(Walk):
         return found
 
     def _key(self, key: object, room: int, taken: Mapping[str, Json]) -> str:
+        if isinstance(key, str) and len(key) > room:
+            key = self._cut_text(str.__str__(key), room, key)
         name = self.key(key, taken)
         return name if len(dumps(name)) <= room else self.key(self._cut_text(name, room, name), taken)
 

@@ -71,14 +71,15 @@ def validator_of(schema: dict[str, Any]) -> Validator:
 
 def _check(schema: dict[str, Any], where: str) -> None:
     from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
+    from jsonschema.exceptions import best_match
     from jsonschema.validators import validator_for
 
-    try:
-        validator_for(schema, default=Draft202012Validator).check_schema(schema)
-    except SchemaError as error:
-        place = ".".join(map(str, error.absolute_path)) or "its top"
-        raise ConfigError(f"{where}: its parameters are no JSON Schema: at {place}: {error.message[:300]}.") from error
+    kind = validator_for(schema, default=Draft202012Validator)
+    # Formats are not checked: patterns are, as a rule, written for JavaScript's engine, and need not please Python's.
+    fault = best_match(kind(kind.META_SCHEMA).iter_errors(schema))
+    if fault is not None:
+        place = ".".join(map(str, fault.absolute_path)) or "its top"
+        raise ConfigError(f"{where}: its parameters are no JSON Schema: at {place}: {fault.message[:300]}.")
 
 
 def _as_schema(given: object, where: str) -> dict[str, Any]:
