@@ -138,7 +138,10 @@ def _entries(metadata: Mapping[str, Any]) -> list[Any]:
     if given is None:
         return []
     if isinstance(given, str):
-        given = _loads(given)
+        try:
+            given = _loads(given)
+        except (ValueError, RecursionError):
+            given = [None]  # a call was meant, and cannot be read
     return list(given) if isinstance(given, list | tuple) else [given]
 
 

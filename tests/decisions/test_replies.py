@@ -143,6 +143,11 @@ def test_a_malformed_call_carries_its_problem(entry: Any, name: str, says: str) 
     assert call.problem.endswith("Send the call again with its arguments as one JSON object.")
 
 
+def test_a_list_of_calls_that_cannot_be_read_is_one_malformed_call() -> None:
+    (call,) = read(tool_calls='[{"name": "f"').calls
+    assert call.problem is not None
+
+
 def test_a_malformed_call_does_not_spoil_its_neighbours() -> None:
     calls = read(tool_calls=[{"id": "x", "name": "f", "args": "{"}, {"id": "c1", "name": "f", "args": {"a": 1}}]).calls
     assert calls[0].problem is not None
