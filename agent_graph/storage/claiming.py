@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from agent_graph.errors import LeaseLost, RunInProgress
+from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.claims import Decision, Past, decide
 from agent_graph.storage.leases import Hold, Lease, Owner, is_alive, this_process
 from agent_graph.storage.port import Claim, Redactor, TurnKey, TurnRequest, TurnRow, thread_id_of
 from agent_graph.storage.rows import TURN_COLUMNS, input_hash, read_turn, statement, storable
-from agent_graph.storage.writer import Attempt
 
 __all__ = ["claim", "delete", "give_back", "guard", "prune", "renew", "run_of", "stop", "unfinished"]
 
@@ -41,9 +41,7 @@ def guard(connection: sqlite3.Connection, attempt: Attempt) -> None:
                 run_id=attempt.run_id,
             )
     elif lease is not None and _is_held(lease):
-        raise LeaseLost(
-            f"run {attempt.run_id!r}: somebody works on it, and this attempt holds no lease.", run_id=attempt.run_id
-        )
+        raise LeaseLost(f"run {attempt.run_id!r}: somebody works on it, and this attempt holds no lease.", run_id=attempt.run_id)
 
 
 # -- claims ------------------------------------------------------------------------------------------------------------
@@ -76,9 +74,7 @@ def claim(connection: sqlite3.Connection, request: TurnRequest, hold: Hold, *, r
             return Claim(outcome=outcome, turn=decision.turn, reason=decision.reason)
 
 
-def _past(
-    connection: sqlite3.Connection, request: TurnRequest, alive: bool, rest: str, values: Sequence[Any]
-) -> Past | None:
+def _past(connection: sqlite3.Connection, request: TurnRequest, alive: bool, rest: str, values: Sequence[Any]) -> Past | None:
     sql = f"SELECT {TURN_COLUMNS}, input_hash FROM ag_turns WHERE namespace = ? AND run_id = ? {rest}"  # noqa: S608 - constants only
     row = connection.execute(sql, (request.namespace, request.run_id, *values)).fetchone()
     if row is None:
@@ -167,8 +163,8 @@ def _is_held(lease: Lease) -> bool:
 
 def _take_lease(connection: sqlite3.Connection, hold: Hold) -> int:
     """Write the lease under a fence that no claim in this file ever had, not even one of a run deleted since."""
-    row = connection.execute("UPDATE ag_meta SET value = value + 1 WHERE name = 'fence' RETURNING value").fetchone()
-    fence: int = row[0]
+    connection.execute("UPDATE ag_meta SET value = value + 1 WHERE name = 'fence'")
+    fence: int = connection.execute("SELECT value FROM ag_meta WHERE name = 'fence'").fetchone()[0]
     connection.execute(
         "INSERT OR REPLACE INTO ag_leases (namespace, run_id, fence, token, owner, until_monotonic, until_wall, lease_s) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -231,9 +227,7 @@ def delete(connection: sqlite3.Connection, namespace: str, run_id: str) -> None:
     """
     lease = _lease(connection, namespace, run_id)
     if lease is not None and _is_held(lease):
-        raise RunInProgress(
-            f"run {run_id!r} is being worked on, so it cannot be deleted. Wait for it, or stop it.", run_id=run_id
-        )
+        raise RunInProgress(f"run {run_id!r} is being worked on, so it cannot be deleted. Wait for it, or stop it.", run_id=run_id)
     for table in _OUR_TABLES:
         connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND run_id = ?", (namespace, run_id))  # noqa: S608 - constants only
     for table in ("checkpoints", "writes"):

@@ -48,9 +48,7 @@ class Decision:
     reason: str = ""
 
 
-def decide(
-    last: Past | None, request: TurnRequest, *, repeated: Past | None = None, awaited: Past | None = None
-) -> Decision:
+def decide(last: Past | None, request: TurnRequest, *, repeated: Past | None = None, awaited: Past | None = None) -> Decision:
     """Return what `request` may do.
 
     `last`: the run's last turn; `repeated`: the turn that had the same request_id; `awaited`: the turn of `request.awaited`;
@@ -121,7 +119,9 @@ def _go_on(past: Past, request: TurnRequest) -> Decision:
 
 def _take_up(turn: TurnRow, request: TurnRequest) -> Decision:
     if turn.fingerprint and request.fingerprint and turn.fingerprint != request.fingerprint and not request.force:
-        reason = f"turn {turn.key.turn} was begun with other tools or another graph (fingerprint {turn.fingerprint}, now {request.fingerprint})"
+        reason = (
+            f"turn {turn.key.turn} was begun with other tools or another graph (fingerprint {turn.fingerprint}, now {request.fingerprint})"
+        )
         return Decision(outcome="changed", turn=turn, reason=reason)
     return Decision(outcome="resume", turn=turn)
 

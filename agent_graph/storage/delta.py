@@ -51,9 +51,7 @@ def read_history(
     active = set(channels)
     for checkpoint, rows in _walk(connection, (thread_id, namespace, checkpoint_id, *channels), len(channels)):
         for channel in active:
-            ours = sorted(
-                (row for row in rows if row[4] == channel), key=lambda row: writes_sort_key(row[6], row[5], row[7])
-            )
+            ours = sorted((row for row in rows if row[4] == channel), key=lambda row: writes_sort_key(row[6], row[5], row[7]))
             collected[channel].append([(row[5], channel, serde.loads_typed((row[8], row[9]))) for row in ours])
         values = serde.loads_typed(checkpoint)["channel_values"]
         for channel in active & values.keys():
@@ -64,9 +62,7 @@ def read_history(
     return {channel: _entry(collected[channel], channel, seeds) for channel in channels}
 
 
-def _entry(
-    newest_first: Sequence[Sequence[PendingWrite]], channel: str, seeds: Mapping[str, Any]
-) -> DeltaChannelHistory:
+def _entry(newest_first: Sequence[Sequence[PendingWrite]], channel: str, seeds: Mapping[str, Any]) -> DeltaChannelHistory:
     entry: DeltaChannelHistory = {"writes": [write for writes in reversed(newest_first) for write in writes]}
     if channel in seeds:
         entry["seed"] = seeds[channel]
@@ -110,7 +106,7 @@ def ancestors_needed(
     needed: set[str] = set()
     if not active:
         return needed
-    sql = f"{_ANCESTORS} SELECT id, type, checkpoint FROM ancestors"
+    sql = f"{_ANCESTORS} SELECT id, type, checkpoint FROM ancestors"  # noqa: S608 - constants only
     cursor = connection.execute(sql, (thread_id, namespace, checkpoint_id))
     try:
         for identifier, kind, blob in cursor:

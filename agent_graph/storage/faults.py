@@ -54,9 +54,7 @@ def is_busy(error: BaseException) -> bool:
 
 def is_file_fault(error: BaseException) -> bool:
     """Return whether the file or the disk is at fault, not one row."""
-    return isinstance(error, StorageError | OSError) or (
-        isinstance(error, sqlite3.Error) and _code(error) in _FILE_FAULTS
-    )
+    return isinstance(error, StorageError | OSError) or (isinstance(error, sqlite3.Error) and _code(error) in _FILE_FAULTS)
 
 
 def explain(error: BaseException, location: str) -> StorageError:

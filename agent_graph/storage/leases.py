@@ -77,9 +77,7 @@ def this_process() -> Owner:
 @lru_cache(maxsize=4)
 def _identity(pid: int) -> Owner:
     found = _process(pid)
-    return Owner(
-        pid, found[0] if found else "", _read("/proc/sys/kernel/random/boot_id"), _namespace(), platform.node()
-    )
+    return Owner(pid, found[0] if found else "", _read("/proc/sys/kernel/random/boot_id"), _namespace(), platform.node())
 
 
 def _process(pid: int) -> tuple[str, str] | None:
@@ -188,7 +186,7 @@ class Keeper:
     def _start_afresh(self) -> None:
         self._held: dict[str, Hold] = {}
         self._changed = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may end a storage in the thread that holds it
         self._thread: threading.Thread | None = None
         self._stopped = False
 

@@ -23,7 +23,7 @@ from agent_graph.types import Message, MessageRole
 __all__ = ["MemoryRows"]
 
 _RUNS_REMEMBERED = 256
-_MAX_METADATA_CHARS = 10_000_000
+_MAX_CHARS = 10_000_000
 
 _PUT = (
     "INSERT INTO ag_memory (namespace, run_id, position, role, content, metadata) VALUES (?, ?, ?, ?, ?, ?) "
@@ -74,9 +74,7 @@ class MemoryRows:
             else:
                 connection.executemany(_PUT, rows)
                 if len(now) < len(last.messages):
-                    connection.execute(
-                        "DELETE FROM ag_memory WHERE namespace = ? AND run_id = ? AND position >= ?", (*key, len(now))
-                    )
+                    connection.execute("DELETE FROM ag_memory WHERE namespace = ? AND run_id = ? AND position >= ?", (*key, len(now)))
             connection.execute(_PUT_HEAD, (*key, revision))
 
         return write
@@ -110,7 +108,7 @@ class MemoryRows:
     def _row(self, key: tuple[str, str], position: int, saved: _Saved) -> tuple[Any, ...]:
         metadata = None
         if saved.metadata:
-            metadata = storable(make_storable(saved.metadata, max_chars=_MAX_METADATA_CHARS).json, self._redact)
+            metadata = storable(make_storable(saved.metadata, max_chars=_MAX_CHARS).json, self._redact)
         return (*key, position, saved.role, storable(saved.content, self._redact), metadata)
 
 
@@ -143,18 +141,20 @@ def _metadata(text: str | None) -> dict[str, Any]:
 def _snapshot(messages: Sequence[Message], before: Sequence[_Saved]) -> tuple[_Saved, ...]:
     """Return `messages` as they are now, reusing what was saved before where it is equal."""
     known = len(before)
-    return tuple(
-        before[i] if i < known and _is_same(message, before[i]) else _freeze(message)
-        for i, message in enumerate(messages)
-    )
+    return tuple(before[i] if i < known and _is_same(message, before[i]) else _freeze(message) for i, message in enumerate(messages))
 
 
 def _is_same(message: Message, saved: _Saved) -> bool:
-    return message.content == saved.content and _role(message) == saved.role and message.metadata == saved.metadata
+    return _content(message) == saved.content and _role(message) == saved.role and message.metadata == saved.metadata
 
 
 def _freeze(message: Message) -> _Saved:
-    return _Saved(_role(message), message.content, _copied(message.metadata))
+    return _Saved(_role(message), _content(message), _copied(message.metadata))
+
+
+def _content(message: Message) -> str:
+    content: Any = message.content  # a backend of the user's may hold None, or parts
+    return content if isinstance(content, str) else "" if content is None else make_storable(content, max_chars=_MAX_CHARS).json
 
 
 def _role(message: Message) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from agent_graph.storage.committer import leak
 from agent_graph.storage.faults import explain
 from agent_graph.storage.schema import open_reader
 from agent_graph.storage.writer import Writer
@@ -40,8 +41,9 @@ class Readers:
         self._closed = False
 
     def abandon_after_fork(self) -> None:
-        """Forget the parent's connections and threads; the connections stay open, so that closing them touches nothing."""
-        _inherited.extend(self._idle)
+        """Forget the parent's connections and threads."""
+        for connection in self._idle:
+            leak(connection)
         self._start_afresh()
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -82,15 +84,22 @@ class Readers:
         try:
             yield connection
         finally:
-            with self._lock:
-                keep = not self._closed and generation == self._generation and not connection.in_transaction
-                if keep:
-                    self._idle.append(connection)
-            if not keep:
-                connection.close()
+            if connection.in_transaction:
+                connection.rollback()
+            self._give_back(connection, generation)
+
+    def _give_back(self, connection: sqlite3.Connection, generation: int) -> None:
+        with self._lock:
+            if not self._closed and generation == self._generation:
+                self._idle.append(connection)
+                return
+        if self._closed:
+            connection.close()
+        else:
+            leak(connection)
 
     def _taken(self, generation: int) -> sqlite3.Connection | None:
-        """Return an idle connection of this generation; those of an earlier one are closed."""
+        """Return an idle connection of this generation; the file of an earlier one is gone."""
         with self._lock:
             if generation != self._generation:
                 stale, self._idle, self._generation = self._idle, [], generation
@@ -98,7 +107,7 @@ class Readers:
                 stale = []
             connection = self._idle.pop() if self._idle else None
         for old in stale:
-            old.close()
+            leak(old)
         return connection
 
     def close(self) -> None:
@@ -111,6 +120,3 @@ class Readers:
             connection.close()
         if threads is not None:
             threads.shutdown(wait=False)
-
-
-_inherited: list[sqlite3.Connection] = []

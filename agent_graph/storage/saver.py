@@ -34,12 +34,12 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from agent_graph.storage import threads
+from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.claiming import run_of
 from agent_graph.storage.delta import read_history
 from agent_graph.storage.port import Redactor
 from agent_graph.storage.redacting import RedactingSerializer
 from agent_graph.storage.rows import storable
-from agent_graph.storage.writer import Attempt
 
 if TYPE_CHECKING:
     from agent_graph.storage.sqlite import SqliteStorage
@@ -53,7 +53,10 @@ _PUT = (
     "INSERT OR REPLACE INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-_WRITES = "INTO writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, value) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_WRITES = (
+    "INTO writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, value) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _PUT_WRITES = f"INSERT OR IGNORE {_WRITES}"
 _PUT_SPECIAL_WRITES = f"INSERT OR REPLACE {_WRITES}"
 
@@ -103,9 +106,7 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
             self._storage.writer.durable_sync(attempt)
         return following
 
-    async def aput_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
+    async def aput_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
         """Queue what a task wrote."""
         attempt = self._queue_writes(config, writes, task_id, task_path)
         if not attempt.fence and _is_special(writes):
@@ -113,9 +114,7 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
         else:
             await self._storage.writer.room()
 
-    def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
+    def put_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
         """Do what `aput_writes` does."""
         attempt = self._queue_writes(config, writes, task_id, task_path)
         if not attempt.fence and _is_special(writes):
@@ -141,9 +140,7 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
         following = {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint["id"]}
         return attempt, {"configurable": following}
 
-    def _queue_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
-    ) -> Attempt:
+    def _queue_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> Attempt:
         thread_id, namespace, checkpoint_id = _address(config)
         rows = [
             (
@@ -226,15 +223,11 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
     ) -> Callable[[sqlite3.Connection], Sequence[CheckpointTuple]]:
         return lambda connection: [*self._stock(connection).list(config, filter=wanted, before=before, limit=limit)]
 
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
+    async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, DeltaChannelHistory]:
         """Return what the values of DeltaChannels are rebuilt from, read in one query."""
         return await self._storage.readers.read(self._historian(config, channels))
 
-    def get_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
+    def get_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, DeltaChannelHistory]:
         """Do what `aget_delta_channel_history` does."""
         return self._storage.readers.read_sync(self._historian(config, channels))
 

@@ -178,15 +178,11 @@ def open_reader(path: str, *, busy_s: float) -> sqlite3.Connection:
 
 def _opened(path: str, prepare: Callable[[sqlite3.Connection], object], busy_s: float) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(
-            path, timeout=busy_s, isolation_level=None, check_same_thread=False, cached_statements=128
-        )
+        connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False, cached_statements=128)
     except sqlite3.Error as error:
         raise explain(error, path) from error
     try:
-        connection.execute(
-            "PRAGMA trusted_schema=OFF"
-        )  # a crafted file must not run functions through views or triggers
+        connection.execute("PRAGMA trusted_schema=OFF")  # a crafted file must not run functions through views or triggers
         prepare(connection)
     except BaseException as error:
         connection.close()
@@ -224,9 +220,7 @@ def _create_private(path: Path) -> None:
         return
     except OSError as error:
         raise explain(error, str(path)) from error
-    with contextlib.suppress(
-        OSError
-    ):  # Windows cannot sync a folder; elsewhere the file's name must survive a power cut
+    with contextlib.suppress(OSError):  # Windows cannot sync a folder; elsewhere the file's name must survive a power cut
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -256,12 +250,7 @@ def _checked_version(connection: sqlite3.Connection, path: str) -> int:
                 f"a newer agent_graph wrote it (schema {version}, this one knows {VERSION}); upgrade agent-graph-runtime",
             )
         return version
-    tables = {
-        name
-        for (name,) in connection.execute(
-            "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'"
-        )
-    }
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'")}
     if application or version or not tables <= _ADOPTABLE:
         foreign = ", ".join(sorted(tables - _ADOPTABLE)[:5]) or "none of ours"
         raise _refusal(path, f"it belongs to another program (its tables: {foreign}); name another path")

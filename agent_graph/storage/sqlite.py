@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from agent_graph.errors import LeaseLost, NotDurable, StorageError
 from agent_graph.storage import claiming
+from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.leases import Hold, Keeper
 from agent_graph.storage.location import default_location, planned_location
 from agent_graph.storage.memory import MemoryRows
@@ -55,7 +56,7 @@ from agent_graph.storage.rows import (
     statement,
 )
 from agent_graph.storage.schema import MEMORY
-from agent_graph.storage.writer import Attempt, Writer
+from agent_graph.storage.writer import Writer
 from agent_graph.types import Message
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class SqliteStorage(Storage):
         redact: Redactor | None = None,
         busy_s: float = 30.0,
     ) -> None:
-        self._place = _Place(path, Path.cwd(), os.environ)
+        self._place = _Place(path, os.environ)
         self._durability = durability
         self._redact = redact
         self._memory = MemoryRows(redact)
@@ -97,7 +98,7 @@ class SqliteStorage(Storage):
         self._keeper = Keeper(renew=_renewal(self._writer), give_back=_return(self._writer))
         self._start_afresh()
         # The threads know the writer and the keeper, not this object: an unclosed storage can be collected, and ends them.
-        self._finalizer = weakref.finalize(self, _end, self._keeper, self._writer)
+        self._finalizer = weakref.finalize(self, _end, self._keeper, self._readers, self._writer)
         self._finalizer.atexit = False
         self._saver: SqliteCheckpointer | None = None
         _living.add(self)
@@ -137,9 +138,7 @@ class SqliteStorage(Storage):
                 lambda claim: self._take(hold, claim),
             )
         except asyncio.CancelledError:
-            with contextlib.suppress(
-                StorageError
-            ):  # the queue keeps order: this comes after the claim, if that is granted at all
+            with contextlib.suppress(StorageError):  # the queue keeps order: this comes after the claim, if that is granted at all
                 self._writer.queue(lambda connection: claiming.stop(connection, hold), lambda _: self._let_go(hold))
             raise
 
@@ -209,9 +208,7 @@ class SqliteStorage(Storage):
             attempt = self._unclaimed.get(name)
             if attempt is None:
                 if len(self._unclaimed) >= _MAX_UNCLAIMED:
-                    self._unclaimed = {
-                        k: a for k, a in self._unclaimed.items() if a.error or not self._writer.is_settled(a.last)
-                    }
+                    self._unclaimed = {k: a for k, a in self._unclaimed.items() if a.error or not self._writer.is_settled(a.last)}
                 attempt = self._unclaimed[name] = Attempt(*name, 0)
             elif attempt.error is not None:
                 del self._unclaimed[name]
@@ -227,9 +224,7 @@ class SqliteStorage(Storage):
 
     async def journal(self, key: TurnKey) -> Sequence[JournalRow]:
         """Return the tool calls of a turn by (step, index)."""
-        return await self._select(
-            read_journal, JOURNAL_COLUMNS, "ag_journal", f"{_OF_TURN} ORDER BY step, position", _values(key)
-        )
+        return await self._select(read_journal, JOURNAL_COLUMNS, "ag_journal", f"{_OF_TURN} ORDER BY step, position", _values(key))
 
     async def ledger(self, key: TurnKey) -> Sequence[LedgerRow]:
         """Return the attempts at model calls of a turn by entry."""
@@ -249,9 +244,7 @@ class SqliteStorage(Storage):
         where = f"WHERE (?1 IS NULL OR namespace = ?1) AND {newest} ORDER BY started_at DESC, rowid DESC LIMIT ?2"
         return await self._select(read_turn, TURN_COLUMNS, "ag_turns", where, (namespace, limit))
 
-    async def _select(
-        self, make: Callable[[Sequence[Any]], T], columns: str, table: str, rest: str, parameters: Sequence[Any]
-    ) -> list[T]:
+    async def _select(self, make: Callable[[Sequence[Any]], T], columns: str, table: str, rest: str, parameters: Sequence[Any]) -> list[T]:
         sql = f"SELECT {columns} FROM {table} {rest}"  # noqa: S608 - names from this package only; values are bound
         return await self._readers.read(lambda connection: [make(row) for row in connection.execute(sql, parameters)])
 
@@ -291,9 +284,7 @@ class SqliteStorage(Storage):
         """Write what is queued and close; a second call does nothing. Never hangs."""
         if not self._finalizer.detach():
             return
-        self._readers.close()
-        self._keeper.stop()
-        self._writer.stop()
+        _end(self._keeper, self._readers, self._writer)
         limit = self._writer.busy_s + 5.0
         if not await asyncio.get_running_loop().run_in_executor(None, self._writer.join, limit):
             raise NotDurable(f"storage {self.location}: what was queued could not be written within {limit:g} s.")
@@ -308,11 +299,7 @@ class SqliteStorage(Storage):
         """What this storage survives, one plain sentence each."""
         if self._place.name == MEMORY:
             return ("Runs are kept in memory: they end with this process.",)
-        survives = (
-            "a power cut"
-            if self._durability == "power"
-            else "a killed process (after a power cut the last records may be missing)"
-        )
+        survives = "a power cut" if self._durability == "power" else "a killed process (after a power cut the last records may be missing)"
         lines = [f"Runs are kept in {self._place.name}: what was recorded survives {survives}."]
         if self._place.warning:
             lines.append(self._place.warning)
@@ -332,9 +319,9 @@ class SqliteStorage(Storage):
 class _Place:
     """The file's path, found out at the first use."""
 
-    def __init__(self, path: str | Path | None, cwd: Path, env: Mapping[str, str]) -> None:
-        self._given = None if path is None else (MEMORY if str(path) == MEMORY else str(cwd / Path(path).expanduser()))
-        self._cwd = cwd
+    def __init__(self, path: str | Path | None, env: Mapping[str, str]) -> None:
+        self._cwd = _cwd()  # of now: a later chdir must not move the runs
+        self._given = None if path is None else (MEMORY if str(path) == MEMORY else str(self._cwd / Path(path).expanduser()))
         self._env = dict(env) if path is None else {}
         self._found: str | None = None
         self.warning: str | None = None
@@ -353,6 +340,13 @@ class _Place:
     @property
     def name(self) -> str:
         return self._given or self._found or str(planned_location(self._cwd, self._env))
+
+
+def _cwd() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was deleted; an absolute path, or the user's state folder, still serves
+        return Path("/nowhere")
 
 
 _OF_TURN = "WHERE namespace = ? AND run_id = ? AND turn = ?"
@@ -385,7 +379,8 @@ def _return(writer: Writer) -> Callable[[Hold], None]:
     return give_back
 
 
-def _end(keeper: Keeper, writer: Writer) -> None:
+def _end(keeper: Keeper, readers: Readers, writer: Writer) -> None:
+    readers.close()
     keeper.stop()
     writer.stop()
 

@@ -20,6 +20,7 @@ __all__ = ["copy_thread", "delete_for_runs", "delete_thread", "prune"]
 
 _CHECKPOINT = "checkpoint_ns, checkpoint_id, parent_checkpoint_id, type, checkpoint, metadata"
 _WRITE = "checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, value"
+_OF_RUN = "SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints WHERE json_extract(CAST(metadata AS TEXT), '$.run_id') = ?"
 
 
 def delete_thread(thread_id: str) -> Callable[[sqlite3.Connection], None]:
@@ -37,28 +38,24 @@ def copy_thread(source: str, target: str) -> Callable[[sqlite3.Connection], None
 
     def work(connection: sqlite3.Connection) -> None:
         for table, columns in (("checkpoints", _CHECKPOINT), ("writes", _WRITE)):
-            sql = f"INSERT OR REPLACE INTO {table} (thread_id, {columns}) SELECT ?, {columns} FROM {table} WHERE thread_id = ?"  # noqa: S608
+            sql = f"INSERT OR REPLACE INTO {table} (thread_id, {columns}) SELECT ?, {columns} FROM {table} WHERE thread_id = ?"  # noqa: S608 - constants only
             connection.execute(sql, (target, source))
 
     return work
 
 
 def delete_for_runs(run_ids: Sequence[str], serde: SerializerProtocol) -> Callable[[sqlite3.Connection], None]:
-    """Return the function that deletes the checkpoints made by LangGraph runs (`metadata["run_id"]`), but for what survivors need."""
+    """Return the function that deletes what LangGraph runs (`metadata["run_id"]`) left, but for what survivors need."""
 
     def work(connection: sqlite3.Connection) -> None:
+        doomed: dict[tuple[str, str], set[str]] = {}
         for run_id in run_ids:
-            doomed: dict[tuple[str, str], set[str]] = {}
-            rows = connection.execute(
-                "SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints WHERE json_extract(CAST(metadata AS TEXT), '$.run_id') = ?",
-                (run_id,),
-            )
-            for thread_id, namespace, identifier in rows.fetchall():
+            for thread_id, namespace, identifier in connection.execute(_OF_RUN, (run_id,)):
                 doomed.setdefault((thread_id, namespace), set()).add(identifier)
-            for (thread_id, namespace), identifiers in doomed.items():
-                kept = [i for i in _identifiers(connection, thread_id, namespace) if i not in identifiers]
-                needed = _needed_by(connection, serde, thread_id, namespace, kept)
-                _drop(connection, thread_id, namespace, identifiers - needed)
+        for (thread_id, namespace), identifiers in doomed.items():
+            kept = [i for i in _identifiers(connection, thread_id, namespace) if i not in identifiers]
+            needed = _needed_by(connection, serde, thread_id, namespace, kept)
+            _drop(connection, thread_id, namespace, identifiers - needed)
 
     return work
 
@@ -83,9 +80,7 @@ def prune(thread_ids: Sequence[str], strategy: str, serde: SerializerProtocol) -
 
 
 def _keep_latest(connection: sqlite3.Connection, serde: SerializerProtocol, thread_id: str) -> None:
-    namespaces = connection.execute(
-        "SELECT DISTINCT checkpoint_ns FROM checkpoints WHERE thread_id = ?", (thread_id,)
-    ).fetchall()
+    namespaces = connection.execute("SELECT DISTINCT checkpoint_ns FROM checkpoints WHERE thread_id = ?", (thread_id,)).fetchall()
     for (namespace,) in namespaces:
         identifiers = _identifiers(connection, thread_id, namespace)
         latest = max(identifiers)
@@ -94,9 +89,7 @@ def _keep_latest(connection: sqlite3.Connection, serde: SerializerProtocol, thre
 
 
 def _identifiers(connection: sqlite3.Connection, thread_id: str, namespace: str) -> list[str]:
-    rows = connection.execute(
-        "SELECT checkpoint_id FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ?", (thread_id, namespace)
-    )
+    rows = connection.execute("SELECT checkpoint_id FROM checkpoints WHERE thread_id = ? AND checkpoint_ns = ?", (thread_id, namespace))
     return [identifier for (identifier,) in rows]
 
 
@@ -109,9 +102,7 @@ def _needed_by(
         channels = _delta_channels(connection, thread_id, namespace, identifier)
         if identifier in needed and not channels:
             continue
-        needed |= ancestors_needed(
-            connection, serde, thread_id=thread_id, namespace=namespace, checkpoint_id=identifier, channels=channels
-        )
+        needed |= ancestors_needed(connection, serde, thread_id=thread_id, namespace=namespace, checkpoint_id=identifier, channels=channels)
     return needed
 
 
@@ -125,6 +116,5 @@ def _delta_channels(connection: sqlite3.Connection, thread_id: str, namespace: s
 def _drop(connection: sqlite3.Connection, thread_id: str, namespace: str, identifiers: Collection[str]) -> None:
     rows = [(thread_id, namespace, identifier) for identifier in identifiers]
     for table in ("checkpoints", "writes"):
-        connection.executemany(
-            f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?", rows
-        )
+        sql = f"DELETE FROM {table} WHERE thread_id = ? AND checkpoint_ns = ? AND checkpoint_id = ?"  # noqa: S608 - constants only
+        connection.executemany(sql, rows)
