@@ -16,15 +16,32 @@ _MAX_DEPTH = 64
 
 
 def payload_texts(stage: str, payload: Any) -> Iterator[str]:
-    """Yield every text in `payload`: keys, values, the error of a call."""
-    seen: list[str] = []
+    """Yield the texts in `payload`; of arguments and results every string value, keys and numbers not."""
+    if stage in ("input", "output"):
+        yield payload
+    elif stage == "reply":
+        yield payload.content
+    elif stage == "tool_args":
+        yield from _texts(payload.args, 0)
+    else:
+        yield from _texts([payload.result, payload.error], 0)
 
-    def note(text: str) -> str:
-        seen.append(text)
-        return text
 
-    map_payload(stage, payload, note)
-    yield from seen
+def _texts(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif value is None or isinstance(value, int | float):
+        return
+    elif depth > _MAX_DEPTH:
+        yield make_storable(value).text
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts(item, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item, depth + 1)
+    else:
+        yield from _texts(json.loads(make_storable(value).json), depth + 1)
 
 
 def map_payload(stage: str, payload: Any, change: Callable[[str], str]) -> Any:

@@ -36,6 +36,8 @@ _NAMES = re.compile(
 )
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*', re.DOTALL)
 _JSON_START = re.compile(r'\s*[\[{"]')
+_ESCAPED = 3
+"""A value is recognised when escaped so many times over: JSON in a string in JSON in a string in JSON."""
 _MAX_NESTING = 8
 """JSON in a string in JSON is followed this deep."""
 
@@ -136,6 +138,6 @@ def _is_json(text: str) -> bool:
 def _spellings(value: str) -> set[str]:
     """Return the ways in which `value` may be written."""
     spellings = {value, quote(value, safe=""), quote_plus(value)}
-    for _ in range(2):
+    for _ in range(_ESCAPED):
         spellings |= {json.dumps(s, ensure_ascii=ascii_only)[1:-1] for s in spellings for ascii_only in (True, False)}
     return spellings
