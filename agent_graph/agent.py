@@ -152,13 +152,13 @@ class ProductionAgent:
         self.recorder = Recorder(observability)
         self.guardrails = parts.rails(guardrails, specs)
         self.governor = Governor(
-            models.candidates, models.prices, attempts=self.config.retry_attempts, max_output_tokens=self.config.max_output_tokens
+            models.candidates, models.prices, attempts=self.config.attempts, max_output_tokens=self.config.max_output_tokens
         )
         self._counter = Counter(models.candidates[0].backend, specs)
         self._tools = Tools(
             tool_backend,
             specs,
-            attempts=self.config.retry_attempts,
+            attempts=self.config.attempts,
             unmarked_idempotent=(self.config.unmarked_tools or unmarked) == "retry",
             clock=self.clock,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal, InvalidOperation
@@ -35,8 +36,8 @@ class AgentConfig:
     """USD of the same."""
     timeout_s: float | None = 120.0
     """Working time of a turn in seconds; waiting for people and outages do not count."""
-    retry_attempts: int = 3
-    """Attempts in all per model call or idempotent tool call; 0 and 1 both mean no retry."""
+    retry_attempts: int | None = 3
+    """Attempts in all per model call or idempotent tool call; 0 and 1 both mean no retry; None: as long as the turn has time."""
     compression_threshold: int | None = 32_000
     """Tokens of the message list, counted by the model's own counter, above which it is compressed."""
     max_output_tokens: int | None = 4_096
@@ -61,6 +62,11 @@ class AgentConfig:
     """Hold streamed text back until every guardrail that may block or replace it has spoken."""
     explicit: frozenset[str] = field(default=frozenset(), compare=False)
     """The keys that the user set, as opposed to our defaults."""
+
+    @property
+    def attempts(self) -> int:
+        """`retry_attempts` as a number from 1."""
+        return sys.maxsize if self.retry_attempts is None else max(1, self.retry_attempts)
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any] | None = None, /, **keywords: Any) -> AgentConfig:
@@ -184,7 +190,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_tokens": _optional(_whole(0)),
     "max_cost_usd": _optional(_usd),
     "timeout_s": _optional(_seconds),
-    "retry_attempts": _whole(0),
+    "retry_attempts": _optional(_whole(0)),
     "compression_threshold": _optional(_whole(0)),
     "max_output_tokens": _optional(_whole(1)),
     "on_unfinished": _one_of("conflict", "close"),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 from uuid import uuid4
 
-from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage
+from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 
@@ -37,8 +37,9 @@ def append_messages(messages: list[BaseMessage], writes: Sequence[Any]) -> list[
     result = list(messages)
     position: dict[str | None, int] = {message.id: at for at, message in enumerate(result) if message.id}
     for write in writes:
-        for message in write if isinstance(write, list | tuple) else [write]:
-            _place(result, position, message)
+        for message in write if isinstance(write, list) else [write]:
+            # an embedding graph, or a client over HTTP, may write ("user", "hi") or {"role": ...}, as everywhere in LangChain
+            _place(result, position, message if isinstance(message, BaseMessage) else convert_to_messages([message])[0])
     return [message for message in result if not isinstance(message, RemoveMessage)]
 
 

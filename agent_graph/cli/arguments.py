@@ -20,7 +20,9 @@ exit codes: 0 complete, 1 failed or out of time, 2 the command or a setting cann
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **options)  # a limit that is spelt half may be another one tomorrow
+        super().__init__(
+            *args, **{**options, "allow_abbrev": False}
+        )  # a limit that is spelt half may be another one tomorrow
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n{self.format_usage().strip()}")

@@ -10,11 +10,11 @@ import asyncio
 import importlib
 import sys
 from argparse import Namespace
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
 
 from agent_graph.cli import words
 from agent_graph.cli.arguments import limits_of, storage_option, turn_options
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["resume", "run"]
 
-Events: TypeAlias = "Callable[[ProductionAgent], AsyncGenerator[Event]]"
+Events: TypeAlias = "Callable[[ProductionAgent], AsyncIterator[Event]]"
 """What is asked of the agent: a stream whose last event is RunFinished."""
 
 
@@ -55,13 +55,18 @@ def _question(typed: str) -> str:
     return question
 
 
-async def _resumed(agent: ProductionAgent, run_id: str) -> AsyncGenerator[Event]:
+async def _resumed(agent: ProductionAgent, run_id: str) -> AsyncIterator[Event]:
     try:
-        async with aclosing(agent.stream_resume(run_id)) as events:
+        async with _closing(agent.stream_resume(run_id)) as events:
             async for event in events:
                 yield event
     except RunNotFound:
         yield RunFinished(await agent.get(run_id))  # raises RunNotFound again for a run that never was
+
+
+def _closing(events: AsyncIterator[Event]) -> aclosing[AsyncGenerator[Event]]:
+    """Close the stream, and so stop the turn, at the end of a `with` and not whenever it is collected."""
+    return aclosing(cast("AsyncGenerator[Event]", events))
 
 
 # -- the turn -----------------------------------------------------------------------------------------------------------
@@ -100,7 +105,7 @@ async def _follow(agent: ProductionAgent, events_of: Events, view: View, turn: _
     """Show the turn's events as they come, and note in `turn` what must be known of it."""
     async with agent:
         with view:
-            async with aclosing(events_of(agent)) as events:
+            async with _closing(events_of(agent)) as events:
                 async for event in events:
                     if isinstance(event, RunStarted):
                         turn.run_id = event.run_id

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_graph.cli import words
@@ -115,21 +117,24 @@ def _utc(seconds: float) -> str:
 
 async def _newest(path: str | None, limit: int) -> list[_Seen]:
     async with _opened(path) as storage:
-        return [await _seen(storage, row) for row in await storage.runs(NAMESPACE, limit=limit)]
+        return [await _seen(storage, row) for row in await storage.runs(NAMESPACE, limit=limit)] if storage else []
 
 
 async def _turns(path: str | None, run_id: str) -> list[_Seen]:
     async with _opened(path) as storage:
-        return [await _seen(storage, row) for row in await storage.turns(NAMESPACE, run_id)]
+        return [await _seen(storage, row) for row in await storage.turns(NAMESPACE, run_id)] if storage else []
 
 
 @asynccontextmanager
-async def _opened(path: str | None) -> AsyncIterator[Storage]:
+async def _opened(path: str | None) -> AsyncIterator[Storage | None]:
+    """Open the storage; None where there is none: looking should not leave a folder behind."""
     from agent_graph.storage.location import open_storage
 
     storage = open_storage(path)
+    # Where nothing can be written here, the default place is elsewhere, and only opening it tells where.
+    absent = not Path(storage.location).exists() and os.access(Path.cwd(), os.W_OK)
     try:
-        yield storage
+        yield None if absent else storage
     finally:
         await storage.close()
 

@@ -7,8 +7,9 @@ alike. The terminal's view has one more line, redrawn eight times a second and g
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, Self
 
 from agent_graph.cli import words
 from agent_graph.events import (
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-__all__ = ["PlainView", "QuietView", "TerminalView", "View", "make_view"]
+__all__ = ["Foot", "PlainView", "QuietView", "TerminalView", "View", "make_view"]
 
 
 class View(AbstractContextManager["View"], Protocol):
-    """Shows a turn's events as they come."""
+    """Shows a turn's events as they come, between its `with` and the end of it."""
 
     def show(self, event: Event) -> None:
         """Show `event`."""
@@ -40,31 +41,10 @@ def make_view(stream: IO[str]) -> View:
     return TerminalView(stream) if stream.isatty() else PlainView(stream)
 
 
-class PlainView:
-    """One line an event, flushed at once: for pipes, files and logs."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def __enter__(self) -> PlainView:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        return None
-
-    def show(self, event: Event) -> None:
-        """Print the event's line, if it has one."""
-        line = words.event_line(event)
-        if line is not None:
-            print(line, file=self._stream, flush=True)
-
-
 class QuietView:
     """Shows nothing: for --json."""
 
-    def __enter__(self) -> QuietView:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -76,6 +56,19 @@ class QuietView:
         """Take no notice."""
 
 
+class PlainView(QuietView):
+    """One line an event, flushed at once: for pipes, files and logs."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def show(self, event: Event) -> None:
+        """Print the event's line, if it has one."""
+        line = words.event_line(event)
+        if line is not None:
+            print(line, file=self._stream, flush=True)
+
+
 class TerminalView:
     """The same lines in colour, above a line that says what is going on now."""
 
@@ -85,11 +78,11 @@ class TerminalView:
         from rich.spinner import Spinner
 
         self._console = Console(file=stream, highlight=False)
-        self._now = _Now()
+        self._foot = Foot()
         self._spinner = Spinner("dots")
-        self._live = Live(console=self._console, get_renderable=self._foot, transient=True, refresh_per_second=8)
+        self._live = Live(console=self._console, get_renderable=self._render_foot, transient=True, refresh_per_second=8)
 
-    def __enter__(self) -> TerminalView:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -102,26 +95,27 @@ class TerminalView:
         """Print the event's line, if it has one, and update the line at the foot."""
         from rich.text import Text
 
-        self._now.note(event)
+        self._foot.note(event)
         line = words.event_line(event)
         if line is not None:
             self._console.print(Text(line, style=_STYLES.get(type(event), "")), soft_wrap=True)
 
-    def _foot(self) -> RenderableType:
+    def _render_foot(self) -> RenderableType:
         from rich.text import Text
 
-        self._spinner.update(text=Text(self._now.doing(), style="dim", no_wrap=True, overflow="ellipsis"))
+        self._spinner.update(text=Text(self._foot.line(), style="dim", no_wrap=True, overflow="ellipsis"))
         return self._spinner
 
 
 _STYLES: dict[type, str] = {RunStarted: "dim", StepFinished: "cyan", ToolStarted: "dim"}
 
 
-class _Now:
+class Foot:
     """The line at the foot: the tools that run, or the model's words as they come, and for how long."""
 
-    def __init__(self) -> None:
-        self._since = time.monotonic()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
         self._tools: dict[str, str] = {}
         self._text = ""
 
@@ -137,12 +131,12 @@ class _Now:
                 return
             case _:
                 self._text = ""
-        self._since = time.monotonic()
+        self._since = self._clock()
 
-    def doing(self) -> str:
+    def line(self) -> str:
         """Return what is going on, in a few words, and for how long."""
         if self._tools:
             what = "running " + ", ".join(self._tools.values())
         else:
             what = words.one_line(self._text[-60:], 60) or "asking the model"
-        return f"{what} · {time.monotonic() - self._since:.1f} s"
+        return f"{what} · {self._clock() - self._since:.1f} s"

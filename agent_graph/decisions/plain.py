@@ -91,6 +91,7 @@ class Walk:
     def _whole(self, value: Any, depth: int) -> Json:
         if isinstance(value, str):
             self._spend(len(value) + 2)
+            return self.clean(str.__str__(value))
         simple = self.layer(value)
         if not isinstance(simple, _CONTAINERS):
             self._spend(len(simple) if isinstance(simple, str) else 1)

@@ -28,14 +28,17 @@ __all__ = [
     "Answer",
     "answers_after",
     "blocks_of",
+    "build",
+    "build_of",
     "copied",
+    "extras_of",
     "fields_from",
     "is_text",
     "mapping",
     "reply_fields",
+    "role_of_kind",
     "text_of",
     "with_text",
-    "without_extras",
 ]
 
 EXTRAS: Final = "langchain"
@@ -55,6 +58,13 @@ _TYPE_OF_ROLE: Final = {
     MessageRole.ASSISTANT: "ai",
     MessageRole.TOOL: "tool",
 }
+_ROLE_OF_KIND: Final = {
+    **{kind: role for role, kind in _TYPE_OF_ROLE.items()},
+    "developer": MessageRole.SYSTEM,
+    "assistant": MessageRole.ASSISTANT,
+    "model": MessageRole.ASSISTANT,
+    "function": MessageRole.TOOL,
+}
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,12 +78,25 @@ class Answer:
 def fields_from(message: Message, answers: Sequence[Answer]) -> tuple[str, dict[str, Any]]:
     """Return LangChain's type and fields for `message`, which the tool messages of `answers` follow."""
     metadata = mapping(message.metadata)
-    kind = mapping(metadata.get(EXTRAS)).get("type")
-    kind = kind if isinstance(kind, str) and kind in CLASSES else _TYPE_OF_ROLE[_role(message)]
-    content = blocks_of(message)
+    kind, content = _kind_of(message, mapping(metadata.get(EXTRAS))), blocks_of(message)
     fields = {"content": content, **_derived(kind, message, answers), **extras_of(metadata)}
     fields["content"] = with_text(fields["content"], text_of(content))
     return kind, fields
+
+
+def role_of_kind(kind: str, chat_role: object) -> MessageRole:
+    """Return the role of LangChain's type `kind`; of a ChatMessage by its own role, where an unknown one is a user's."""
+    if kind == "chat":
+        return _ROLE_OF_KIND.get(str(chat_role).lower(), MessageRole.USER)
+    return _ROLE_OF_KIND[kind]
+
+
+def _kind_of(message: Message, extras: Mapping[str, Any]) -> str:
+    """Return LangChain's type. Metadata may name another one of the same role: it must not make a user's word the system's."""
+    role, named = _role(message), extras.get("type")
+    if isinstance(named, str) and named in CLASSES and role_of_kind(named, extras.get("role")) is role:
+        return named
+    return _TYPE_OF_ROLE[role]
 
 
 def extras_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,10 +105,22 @@ def extras_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in extras.items() if name not in ("type", "content_blocks")}
 
 
-def without_extras(message: Message) -> Message:
-    """Return the message without what somebody wrote into `metadata["langchain"]` that does not fit LangChain's class."""
-    metadata = {name: value for name, value in mapping(message.metadata).items() if name != EXTRAS}
-    return Message(message.role, text_of(blocks_of(message)), metadata)
+def build(message: Message, answers: Sequence[Answer]) -> BaseMessage:
+    """Return LangChain's message; extras of a foreign hand that do not fit its class are left out."""
+    built = build_of(*fields_from(message, answers))
+    if built is None:
+        metadata = {name: value for name, value in mapping(message.metadata).items() if name != EXTRAS}
+        kind, fields = fields_from(Message(message.role, text_of(blocks_of(message)), metadata), answers)
+        built = CLASSES[kind](**fields)
+    return built
+
+
+def build_of(kind: str, fields: Mapping[str, Any]) -> BaseMessage | None:
+    """Return the message, or None where the fields do not fit the class."""
+    try:
+        return CLASSES[kind](**fields)
+    except (ValueError, TypeError):
+        return None
 
 
 def answers_after(messages: Sequence[Message], index: int) -> list[Answer]:

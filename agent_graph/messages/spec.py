@@ -9,32 +9,21 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     BaseMessageChunk,
-    ChatMessage,
     ToolMessage,
     message_chunk_to_message,
 )
 
 from agent_graph.decisions.plain import plain
 from agent_graph.errors import ContractError
-from agent_graph.messages.fields import CLASSES, EXTRAS, copied, fields_from, mapping, text_of
+from agent_graph.messages.fields import CLASSES, EXTRAS, build, copied, fields_from, mapping, role_of_kind, text_of
 from agent_graph.messages.kept import NATIVE, calls_changed, kept_metadata
 from agent_graph.types import Message, MessageRole
 
-__all__ = ["MADE_UP", "role_of", "to_spec"]
+__all__ = ["MADE_UP", "to_spec"]
 
 MADE_UP: Final = "lc_"
 """How an id begins that no provider gave."""
 
-_ROLES: Final = {
-    "system": MessageRole.SYSTEM,
-    "developer": MessageRole.SYSTEM,
-    "human": MessageRole.USER,
-    "ai": MessageRole.ASSISTANT,
-    "assistant": MessageRole.ASSISTANT,
-    "model": MessageRole.ASSISTANT,
-    "tool": MessageRole.TOOL,
-    "function": MessageRole.TOOL,
-}
 _DEFAULTS: Final[dict[str, Any]] = {
     "name": None,
     "id": None,
@@ -56,20 +45,17 @@ def to_spec(message: BaseMessage) -> Message:
         message = message_chunk_to_message(message)
     kept = kept_metadata(message)
     metadata = _written(message) if kept is None else _restored(kept, message)
-    spec = Message(role_of(message), text_of(message.content), metadata)
+    spec = Message(_role_of(message), text_of(message.content), metadata)
     extras = _missing(message, spec, ignored=() if kept is None else _NOT_BACK_TO_BACKENDS)
     if extras:
         metadata[EXTRAS] = {**mapping(metadata.get(EXTRAS)), **copied(extras)}
     return spec
 
 
-def role_of(message: BaseMessage) -> MessageRole:
-    """Return the role that `message` has in the specification. ContractError if it has none."""
+def _role_of(message: BaseMessage) -> MessageRole:
     if message.type not in CLASSES:
         raise ContractError(f"{type(message).__name__} is no message of a conversation; a system, human, ai, tool or chat message was due.")
-    if isinstance(message, ChatMessage):
-        return _ROLES.get(message.role.lower(), MessageRole.USER)
-    return _ROLES[message.type]
+    return role_of_kind(message.type, getattr(message, "role", None))
 
 
 def _written(message: BaseMessage) -> dict[str, Any]:
@@ -115,8 +101,7 @@ def _restored(metadata: dict[str, Any], message: BaseMessage) -> dict[str, Any]:
 
 def _missing(message: BaseMessage, spec: Message, *, ignored: Collection[str]) -> dict[str, Any]:
     """Return the fields of `message` that `spec` alone would not bring back."""
-    kind, expected = fields_from(spec, ())
-    expected = {**_DEFAULTS, **expected}
+    kind, expected = _read_back(spec)
     fields = {name: value for name, value in _fields_of(message).items() if name not in ignored}
     extras = {name: value for name, value in fields.items() if name not in expected or expected[name] != value}
     if str(extras.get("id") or MADE_UP).startswith(MADE_UP):
@@ -124,6 +109,15 @@ def _missing(message: BaseMessage, spec: Message, *, ignored: Collection[str]) -
     if "artifact" in extras and plain(extras["artifact"]) != extras["artifact"]:
         del extras["artifact"]
     return extras if kind == message.type else {"type": message.type, **extras}
+
+
+def _read_back(spec: Message) -> tuple[str, dict[str, Any]]:
+    """Return the LangChain type and fields that come of `spec`. With extras only building tells, since they may not fit."""
+    if EXTRAS in spec.metadata:
+        built = build(spec, ())
+        return built.type, {**_DEFAULTS, **_fields_of(built)}
+    kind, fields = fields_from(spec, ())
+    return kind, {**_DEFAULTS, **fields}
 
 
 def _fields_of(message: BaseMessage) -> dict[str, Any]:

@@ -84,7 +84,7 @@ async def _life(turn: Turn, call: Call, row: JournalRow, record: ToolCall) -> di
         state=None if known is None else known.state,
         idempotent=row.idempotent,
         attempt=row.attempt,
-        attempts=max(1, turn.config.retry_attempts),
+        attempts=turn.config.attempts,
         on_doubt="tell",
     ):
         case idempotency.Replay():

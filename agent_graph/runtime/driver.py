@@ -118,6 +118,9 @@ class Driver:
         run = run_of(row)
         if run is None:
             raise StorageError(f"run {asked.run_id!r}: turn {row.key.turn} is {row.status} and has no stored result.")
+        if not row.delivered and row.status != "waiting":
+            with contextlib.suppress(LeaseLost):  # its own caller is just about to say the same
+                self._agent.storage.put(replace(row, delivered=True), fence=0)
         if asked.sink is not None:
             asked.sink(RunFinished(run))
         return run

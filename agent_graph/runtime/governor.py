@@ -115,7 +115,7 @@ class Governor:
     def __init__(self, candidates: Sequence[Candidate], prices: PriceBook, *, attempts: int, max_output_tokens: int | None) -> None:
         self.candidates = tuple(candidates)
         self.prices = prices
-        self.attempts = max(1, attempts)
+        self.attempts = attempts
         self.max_output_tokens = max_output_tokens
         self._bound: dict[tuple[int, int, bool], tuple[Any, Any]] = {}
         self._unpriced: set[str] = set()

@@ -73,7 +73,7 @@ async def _tried(turn: Turn, act: Callable[[], Awaitable[Any]], *, limit_s: floa
         except Exception as error:
             failure = classify(error, spec_backend=True, now=turn.clock.time())
             delay = next_delay(
-                failure, attempt=attempt, attempts=max(1, turn.config.retry_attempts), time_left_s=limit, draw=random.random()
+                failure, attempt=attempt, attempts=turn.config.attempts, time_left_s=limit, draw=random.random()
             )
             if delay is None or isinstance(error, ContractError | StorageError | NotDurable):
                 raise

@@ -27,7 +27,7 @@ IDLE_S = 5.0
 
 
 class Recorder:
-    """Delivers records to one backend. May be used from several threads and event loops."""
+    """Delivers records to one backend, or to nobody (None). May be used from several threads and event loops."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
@@ -50,6 +50,8 @@ class Recorder:
 
     async def delivered(self, wait_s: float = WAIT_S) -> None:
         """Return when everything queued so far has been delivered, or after `wait_s` seconds (what is left then counts as dropped)."""
+        if self._backend is None:
+            return
         loop = asyncio.get_running_loop()
         done = loop.create_future()
 
@@ -70,6 +72,8 @@ class Recorder:
             self._log_once("slow", "observability: %s did not take its records within %.0f s; they stay queued", type(self._backend).__name__, wait_s)
 
     def _put(self, method: str, *args: Any) -> None:
+        if self._backend is None:
+            return
         if self._queue.qsize() >= CAPACITY:
             self.dropped += 1
             return

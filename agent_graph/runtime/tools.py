@@ -42,7 +42,7 @@ class Tools:
     def __init__(self, backend: ToolBackend, specs: Sequence[ToolSpec], *, attempts: int, unmarked_idempotent: bool, clock: Clock) -> None:
         self.backend = backend
         self.specs: Mapping[str, ToolSpec] = {spec.name: spec for spec in specs}
-        self.attempts = max(1, attempts)
+        self.attempts = attempts
         self.clock = clock
         self._unmarked_idempotent = unmarked_idempotent
         self._alone: OrderedDict[tuple[str, str, str], ToolCall] = OrderedDict()

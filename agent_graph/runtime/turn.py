@@ -260,5 +260,5 @@ class Turn:
     def system_message(self, text: str) -> SystemMessage:
         """Return the system message of `text`: the same object for the same text, so that it is converted and counted once."""
         if self._system_message is None or self._system_message.content != text:
-            self._system_message = SystemMessage(text, id="system")
+            self._system_message = SystemMessage(text, id="lc_system")
         return self._system_message

@@ -1,0 +1,112 @@
+"""The loop's shape, and the loop as a part of somebody else's graph."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+
+from agent_graph import ConfigError, ProductionAgent, graph
+from agent_graph.graph import build_graph
+from agent_graph.testing import DictMemory, FakeTools, ListObservability, ScriptedLLM, call
+
+NODES = {"load_memory", "check_budget", "compress", "call_model", "guard", "run_tool", "finish"}
+WEATHER = {"name": "weather", "description": "Weather in a city.", "parameters": {"city": {"type": "string"}}}
+
+
+def agent_of(*replies: Any, **options: Any) -> ProductionAgent:
+    return ProductionAgent(
+        ScriptedLLM(replies), [WEATHER], FakeTools({"weather": lambda city: f"sunny in {city}"}), DictMemory(), ListObservability(), options
+    )
+
+
+def test_seven_nodes_on_one_screen() -> None:
+    drawn = build_graph().compile().get_graph()
+    assert set(drawn.nodes) - {"__start__", "__end__"} == NODES
+    assert len(inspect.getsource(graph).splitlines()) < 80
+
+
+def test_every_edge_of_the_drawing_is_there() -> None:
+    drawn = {(edge.source, edge.target) for edge in build_graph().compile().get_graph().edges}
+    assert drawn == {
+        ("__start__", "load_memory"),
+        ("load_memory", "call_model"),
+        ("load_memory", "finish"),
+        ("check_budget", "call_model"),
+        ("check_budget", "finish"),
+        ("compress", "call_model"),
+        ("call_model", "check_budget"),
+        ("call_model", "compress"),
+        ("call_model", "guard"),
+        ("call_model", "run_tool"),
+        ("call_model", "finish"),
+        ("guard", "run_tool"),
+        ("guard", "call_model"),
+        ("guard", "finish"),
+        ("run_tool", "call_model"),
+        ("finish", "__end__"),
+    }
+
+
+async def test_the_steady_path_is_two_supersteps_a_step() -> None:
+    """More would be checkpoints, and their disk, for supersteps that decide nothing."""
+    agent = agent_of(*[call("weather", city=str(number)) for number in range(5)], "done")
+    run = await agent.run("q", "r")
+    assert run.steps == 6
+    states = [state async for state in agent.graph.aget_state_history({"configurable": {"thread_id": "r"}})]
+    # input, load_memory, 6 x call_model, 5 x run_tool, finish, and the state before each
+    assert len(states) == 1 + 1 + 1 + 6 + 5 + 1
+
+
+@dataclass
+class OtherContext:
+    user: str
+
+
+@pytest.mark.parametrize("child", [None, True, "its own"], ids=["parent's saver", "stateful", "agent.graph"])
+async def test_as_a_subgraph_of_a_graph_with_another_context(child: Any) -> None:
+    """Two turns: nothing doubled, ids stable, each turn booked, though nobody keeps the agent alive."""
+    agent = agent_of(call("weather", city="Paris"), "It is sunny.", call("weather", city="Rome"), "There too.")
+    observability = agent.observability
+    inner = agent.graph if child == "its own" else build_graph().compile(checkpointer=child).with_config(configurable={"agent_key": agent.key})
+    del agent
+    gc.collect()
+    outer: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState, context_schema=OtherContext)
+    outer.add_node("agent", inner)
+    outer.add_edge(START, "agent")
+    outer.add_edge("agent", END)
+    app = outer.compile(checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "t"}}
+    first = await app.ainvoke({"messages": [("user", "Paris?")]}, config, context=OtherContext("u"), durability="sync")
+    second = await app.ainvoke({"messages": [("user", "Rome?")]}, config, context=OtherContext("u"), durability="sync")
+    assert [message.type for message in second["messages"]] == ["human", "ai", "tool", "ai"] * 2
+    assert [message.id for message in second["messages"][:4]] == [message.id for message in first["messages"]]
+    assert len({message.id for message in second["messages"]}) == 8
+    assert isinstance(observability, ListObservability)
+    assert [(run.run_id, run.turn, run.status) for run in observability.runs] == [("t/agent", 1, "complete"), ("t/agent", 2, "complete")]
+
+
+async def test_without_a_saver_it_runs_too() -> None:
+    """As `langgraph dev` loads it: the server brings its own saver."""
+    agent = agent_of("hello")
+    app = build_graph().compile().with_config(configurable={"agent_key": agent.key})
+    result = await app.ainvoke({"messages": [("user", "hi")]})
+    assert isinstance(result["messages"][-1], AIMessage)
+    assert result["messages"][-1].text == "hello"
+
+
+async def test_without_a_question_it_says_what_is_missing() -> None:
+    agent = agent_of("hello")
+    with pytest.raises(ConfigError, match="at least one human message"):
+        await agent.graph.ainvoke({"messages": []}, {"configurable": {"thread_id": "t"}})
+
+
+async def test_unbound_it_says_so() -> None:
+    with pytest.raises(ConfigError, match="agent_key"):
+        await build_graph().compile().ainvoke({"messages": [("user", "hi")]})
