@@ -28,6 +28,10 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Kind(enum.StrEnum):
+    NEW = "new"
+
+
 class Size(enum.IntEnum):
     BIG = 3
 
@@ -102,6 +106,7 @@ SIMPLE = {
     "memoryview": (memoryview(b"x"), "x"),
     "enum": (Colour.RED, "red"),
     "int enum": (Size.BIG, 3),
+    "text enum": (Kind.NEW, "new"),
     "tuple": ((1, 2), [1, 2]),
     "named tuple": (Named(1, 2), {"a": 1, "b": 2}),
     "set": ({"b", "a", "c"}, ["a", "b", "c"]),

@@ -170,6 +170,14 @@ def test_cut_results_stay_within_their_room(value: Any, max_chars: int) -> None:
     json.loads(stored.json, parse_constant=pytest.fail)
 
 
+def test_a_text_of_a_class_of_its_own_takes_no_more_room() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    stored = make_storable([Text("x" * 190)], max_chars=200)
+    assert (stored.json, stored.changed) == (f'["{"x" * 190}"]', None)
+
+
 @settings(deadline=None)
 @given(JSON_VALUES)
 def test_what_fits_comes_back_unchanged(value: Any) -> None:
