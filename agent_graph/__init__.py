@@ -8,10 +8,10 @@ run = agent.run_sync("What is the weather in Paris?")
 print(run.output)
 ```
 
-This file is the door: the public names, sorted, and where each lives. A name's module is imported when the name is first
-asked for (PEP 562), so `import agent_graph` costs a few milliseconds and loads neither LangGraph nor LangChain; whoever
-implements a backend against `LLMBackend` never pays for them. Type checkers read the imports under `TYPE_CHECKING`.
-`tests/test_door.py` keeps the three lists below equal.
+This file is the door: the public names, sorted, and where each lives. A name's module is imported when the name is
+first asked for (PEP 562), so `import agent_graph` costs a few milliseconds and loads neither LangGraph nor LangChain;
+whoever implements a backend against `LLMBackend` never pays for them. Type checkers read the imports under
+`TYPE_CHECKING`. `tests/test_door.py` keeps the three lists below equal.
 """
 
 from __future__ import annotations
@@ -119,9 +119,11 @@ _HOMES = {
     "agent_graph.agent": "ProductionAgent create_production_agent",
     "agent_graph.config": "AgentConfig",
     "agent_graph.context": "idempotency_key",
-    "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost NotDurable OutcomeUnknown "
-    "RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound ToolTimeout",
-    "agent_graph.events": "Event GuardrailVerdict RunFinished RunStarted StepFinished TextDelta ToolFinished ToolStarted",
+    "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost NotDurable"
+    " OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound"
+    " ToolTimeout",
+    "agent_graph.events": "Event GuardrailVerdict RunFinished RunStarted StepFinished TextDelta ToolFinished"
+    " ToolStarted",
     "agent_graph.graph": "build_graph",
     "agent_graph.guardrails": "Allow Ask Block Guardrail Replace Revise guardrail",
     "agent_graph.ports": "LLMBackend MemoryBackend ObservabilityBackend ToolBackend",

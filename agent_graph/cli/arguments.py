@@ -12,10 +12,11 @@ from agent_graph.errors import ConfigError
 __all__ = ["limits_of", "parse", "storage_option", "turn_options"]
 
 _EPILOG = """\
-Without a key in the environment a small offline model answers, labelled as such: the loop, the budgets and the storage are
-the real ones. With OPENAI_API_KEY or OPENAI_BASE_URL, or with --model, a real model does. See docs/quickstart.md.
+Without a key in the environment a small offline model answers, labelled as such: the loop, the limits and the storage
+are the real ones. With OPENAI_API_KEY or OPENAI_BASE_URL, or with --model, a language model does: docs/quickstart.md.
 
-exit codes: 0 complete, 1 failed or out of time, 2 the command or a setting cannot be used, 130 stopped by Ctrl-C (resumable)"""
+exit codes: 0 complete; 1 failed or out of time; 2 the command or a setting cannot be used; 130 stopped by Ctrl-C, and
+can be resumed"""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,7 +1,8 @@
 """`run` and `resume`: one turn, shown while it goes on.
 
-Ctrl-C cancels the turn as any caller may: the agent ends it tidily, everything up to that instant is on disk, and `resume`
-goes on from there. With --json nothing but the AgentRun goes to standard output; which model answers is then said on standard error.
+Ctrl-C cancels the turn as any caller may: the agent ends it tidily, everything up to that instant is on disk, and
+`resume` goes on from there. With --json nothing but the AgentRun goes to standard output; which model answers is then
+said on standard error.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _closing(events: AsyncIterator[Event]) -> aclosing[AsyncGenerator[Event]]:
     return aclosing(cast("AsyncGenerator[Event]", events))
 
 
-# -- the turn -----------------------------------------------------------------------------------------------------------
+# -- the turn ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -151,7 +152,7 @@ def _say(stream: TextIO, *lines: str | None) -> None:
             print(line, file=stream, flush=True)
 
 
-# -- the agent --------------------------------------------------------------------------------------------------------
+# -- the agent ---------------------------------------------------------------------------------------------------------
 
 
 def _agent(arguments: Namespace) -> ProductionAgent:

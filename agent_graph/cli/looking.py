@@ -1,4 +1,4 @@
-"""`runs` and `show`: what is in the storage. No model is chosen, no graph is built, and a storage that is not there is not made."""
+"""`runs` and `show`: what is in the storage. No model is chosen, no graph built, and no storage made that is not there."""
 
 from __future__ import annotations
 
@@ -131,12 +131,15 @@ async def _opened(path: str | None) -> AsyncIterator[Storage | None]:
     from agent_graph.storage.location import open_storage
 
     storage = open_storage(path)
-    # Where nothing can be written here, the default place is elsewhere, and only opening it tells where.
-    absent = not Path(storage.location).exists() and os.access(Path.cwd(), os.W_OK)
     try:
-        yield None if absent else storage
+        yield None if _is_absent(storage.location) else storage
     finally:
         await storage.close()
+
+
+def _is_absent(location: str) -> bool:
+    # Where nothing can be written here, the default place is elsewhere, and only opening it tells where.
+    return not Path(location).exists() and os.access(Path.cwd(), os.W_OK)
 
 
 async def _seen(storage: Storage, row: TurnRow) -> _Seen:

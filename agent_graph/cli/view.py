@@ -1,7 +1,8 @@
 """What a person sees while a turn runs: plain lines, or a line that lives at the foot of a terminal.
 
-Both views print the same lasting lines (`words.event_line`), so that a log of a pipe and a scroll-back of a terminal read
-alike. The terminal's view has one more line, redrawn eight times a second and gone at the end: what is running, since when.
+Both views print the same lasting lines (`words.event_line`), so that a log of a pipe and a scroll-back of a terminal
+read alike. The terminal's view has one more line, redrawn eight times a second and gone at the end: what is running,
+since when.
 """
 
 from __future__ import annotations

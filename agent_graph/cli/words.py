@@ -1,7 +1,8 @@
 """How the command line says things: amounts, times, calls, accounts. Pure text in, pure text out.
 
-Whatever came from a model, a tool or a user passes `printable` before it reaches a terminal: an escape sequence in a tool's
-result could otherwise recolour, clear or re-title the window. A cost is shown only where there was a price: "unpriced" is not zero.
+Whatever came from a model, a tool or a user passes `printable` before it reaches a terminal: an escape sequence in a
+tool's result could otherwise recolour, clear or re-title the window. A cost is shown only where there was a price:
+"unpriced" is not zero.
 """
 
 from __future__ import annotations

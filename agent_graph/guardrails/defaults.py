@@ -26,7 +26,7 @@ def default_rails(
     max_input_chars: int | None = 1_000_000,
     max_reply_chars: int | None = 1_000_000,
     max_args_chars: int | None = 1_000_000,
-    max_result_chars: int | None = 100_000,
+    max_result_chars: int | None = 1_000_000,
 ) -> tuple[Guardrail, ...]:
     """Return the default guardrails. A cap is a number of characters, from 1; None: no cap.
 
@@ -51,8 +51,8 @@ class SizeCaps:
     max_reply_chars: int | None = 1_000_000
     max_args_chars: int | None = 1_000_000
     """Of the arguments' JSON, roughly."""
-    max_result_chars: int | None = 100_000
-    """Of a text; of any other result, roughly its JSON."""
+    max_result_chars: int | None = 1_000_000
+    """Of a text; of any other result, roughly its JSON. The model reads less of it in any case (`decisions.results`)."""
     stages: frozenset[str] = field(default=frozenset({"input", "reply", "tool_args", "tool_result"}), init=False)
     pure: bool = field(default=True, init=False)
     changes_text: bool = field(default=False, init=False)
@@ -80,11 +80,12 @@ class SizeCaps:
 
     def _reply(self, message: Any) -> Verdict:
         cap = self.max_reply_chars
-        if cap is None or len(message.content) <= cap:
+        text = _text(message)
+        if cap is None or len(text) <= cap:
             return _ALLOW
         shorter = copy.copy(message)
-        shorter.content = _cut(message.content, cap)
-        return Replace(shorter, f"the reply had {len(message.content):,} characters; {cap:,} were kept (max_reply_chars)")
+        shorter.content = _cut(text, cap)
+        return Replace(shorter, f"the reply had {len(text):,} characters; {cap:,} were kept (max_reply_chars)")
 
     def _args(self, call: Any) -> Verdict:
         cap = self.max_args_chars
@@ -143,6 +144,11 @@ _CUT_REASONS = frozenset({"length", "max_tokens", "max_output_tokens", "model_le
 """How providers say that a reply ended at its length limit (OpenAI, Anthropic, Google, Mistral, OpenAI's responses API)."""
 
 
+def _text(message: Any) -> str:
+    """Return a reply's text; many providers' null beside tool calls is no text."""
+    return message.content if isinstance(message.content, str) else ""
+
+
 def _was_cut(message: Any) -> bool:
     metadata = message.metadata
     reason = metadata.get("finish_reason") or metadata.get("stop_reason")
@@ -166,7 +172,7 @@ class CutReply:
         """Return Allow for a reply that is whole."""
         if not _was_cut(payload):
             return _ALLOW
-        if _has_calls(payload) or not payload.content.strip():
+        if _has_calls(payload) or not _text(payload).strip():
             return Revise(
                 "Your reply was cut off at its length limit, so nothing of it was used. Write it again, shorter; "
                 "make one tool call at a time."
@@ -189,6 +195,6 @@ class EmptyAnswer:
 
     async def check(self, stage: str, payload: Any, run: AgentRun) -> Verdict:
         """Return Allow for a reply that says or asks something."""
-        if payload.content.strip() or _has_calls(payload):
+        if _text(payload).strip() or _has_calls(payload):
             return _ALLOW
         return Revise("Your last reply was empty. Answer the question, or say what keeps you from answering it.")

@@ -20,7 +20,7 @@ def payload_texts(stage: str, payload: Any) -> Iterator[str]:
     if stage in ("input", "output"):
         yield payload
     elif stage == "reply":
-        yield payload.content
+        yield payload.content or ""
     elif stage == "tool_args":
         yield from _texts(payload.args, 0)
     else:
@@ -49,7 +49,7 @@ def map_payload(stage: str, payload: Any, change: Callable[[str], str]) -> Any:
     if stage in ("input", "output"):
         return change(payload)
     if stage == "reply":
-        return _with(payload, content=change(payload.content))
+        return _with(payload, content=change(payload.content or ""))
     if stage == "tool_args":
         return _with(payload, args=_map(payload.args, change, 0))
     error = payload.error if payload.error is None else change(str(payload.error))

@@ -18,6 +18,7 @@ from langgraph.types import Command, Send
 from agent_graph.decisions import compression, prompt, routing
 from agent_graph.decisions.budget import Land, Normal, Refuse, admit
 from agent_graph.events import StepFinished, TextDelta
+from agent_graph.runtime.compressing import window_of
 from agent_graph.runtime.governor import ModelOverflow
 from agent_graph.nodes import outcome
 from agent_graph.nodes.guard import judged, rails_at
@@ -93,7 +94,7 @@ async def _before(turn: Turn, state: RunState, asked: list[BaseMessage]) -> _Pla
     step = state["step"]
     stop = await turn.agent._check_budgets(turn.refresh())
     count = 0 if stop is not None else turn.agent.count(turn, turn.conversion.to_spec(asked))
-    over = compression.needed(count, turn.config.compression_threshold, turn.learned_window or turn.agent.governor.model.window)
+    over = compression.needed(count, turn.config.compression_threshold, window_of(turn.agent, turn))
     compress = (over or turn.agent.compresses_always) and state.get("compressed_at", -1) != step
     landing, cap = state.get("landing"), None
     if stop is None and not compress:
