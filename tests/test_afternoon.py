@@ -463,9 +463,7 @@ def test_a_model_that_hangs_ends_in_time():
     assert [r.status for r in it.obs.runs] == ["timeout"]
 
 
-@pytest.mark.parametrize(
-    "wrong", [lambda m, t: None, lambda m, t: {"content": "Hello."}, lambda m, t: Message(ASSISTANT, None)], ids=["None", "dict", "no text"]
-)
+@pytest.mark.parametrize("wrong", [lambda m, t: None, lambda m, t: {"content": "Hello."}], ids=["None", "dict"])
 def test_a_reply_that_is_no_message_names_what_was_due(wrong):
     it = make(wrong)
     run = ask(it)
@@ -473,6 +471,12 @@ def test_a_reply_that_is_no_message_names_what_was_due(wrong):
     assert "LLMBackend.complete" in run.error
     assert "Message" in run.error
     assert len(it.llm.requests) == 1
+
+
+def test_no_text_beside_tool_calls_is_what_many_providers_send():
+    it = make(dataclasses.replace(asks(), content=None), "Sunny.")
+    run = ask(it)
+    assert (run.status, run.output, len(run.tool_calls)) == ("complete", "Sunny.", 1)
 
 
 def test_an_empty_answer_is_asked_for_again_and_not_for_ever():
@@ -983,9 +987,11 @@ def test_any_other_run_id_will_do(run_id, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if "passwd" in path.name or "CON" in path.name]
 
 
-def test_an_empty_question_gets_an_answer():
-    run = ask(make("What can I do for you?"), "")
-    assert (run.status, run.input, run.output) == ("complete", "", "What can I do for you?")
+def test_an_empty_question_is_refused_by_name():
+    it = make("What can I do for you?")
+    with pytest.raises(ValueError, match="user_input"):
+        ask(it, "")
+    assert it.llm.requests == []
 
 
 def test_a_question_of_five_megabytes_gets_a_clear_refusal():

@@ -14,7 +14,7 @@ RUN = AgentRun("run_001", "question")
 CALLS = [{"id": "c1", "name": "t", "args": {}}]
 
 
-def reply(content: str = "", **metadata: Any) -> Message:
+def reply(content: Any = "", **metadata: Any) -> Message:
     return Message(MessageRole.ASSISTANT, content, metadata)
 
 
@@ -121,6 +121,8 @@ async def test_a_whole_reply_is_no_cut_reply(metadata: dict[str, Any]) -> None:
     [
         (reply(""), True),
         (reply(" \n\t"), True),
+        (reply(None), True),
+        (reply(None, tool_calls=CALLS), False),
         (reply("x"), False),
         (reply("", tool_calls=CALLS), False),
         (reply("", tool_call=CALLS[0]), False),
