@@ -24,7 +24,7 @@ def test_a_name_is_importable_and_documented(name: str) -> None:
     value = getattr(agent_graph, name)
     assert getattr(agent_graph, name) is value
     if name != "Event":  # an alias of a union, which can carry no docstring
-        own = vars(value).get("__doc__")
+        own = vars(value).get("__doc__") if isinstance(value, type) else value.__doc__
         assert own, f"{name} has no docstring of its own"
         assert not own.startswith(f"{name}("), f"{name} has only the docstring that dataclass makes"
 

@@ -1,0 +1,190 @@
+"""The four commands, called as a function: what they print, and what they return."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_graph.cli import main
+from agent_graph_adapters.offline import LABEL
+
+PARIS = "What is the weather in Paris?"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AGENT_GRAPH_STORAGE", raising=False)
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command and returns its exit code, what it printed, and what it complained of."""
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = main(argv)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_run_answers_and_says_what_answered(command: Command) -> None:
+    code, out, err = command("run", PARIS, "--run-id", "r1")
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert lines[0] == lines[-1] == LABEL
+    assert lines[1].startswith("model: offline because ")
+    assert lines[2] == "limits: 25 steps, 200,000 tokens, $1.00, 2 min 0 s"
+    assert lines[3] == "run r1, turn 1"
+    assert '  started   weather(city="Paris")' in lines
+    assert any(line.startswith("  finished  weather in ") for line in lines)
+    assert any("Paris" in line for line in lines[lines.index("") :])
+
+
+def test_the_account_stands_under_the_answer(command: Command) -> None:
+    _, out, _ = command("run", PARIS, "--run-id", "r1")
+    (account,) = [line for line in out.splitlines() if line.startswith("complete: ")]
+    assert "2 steps, 1 tool call, " in account
+    assert "$0.00" in account, "the offline model says itself that it costs nothing"
+    assert "kept in .agent_graph/runs.db; see it again: agent-graph show r1" in out
+
+
+def test_json_is_all_there_is_on_stdout(command: Command) -> None:
+    code, out, err = command("run", PARIS, "--run-id", "r1", "--json")
+    run = json.loads(out)
+    assert (code, run["run_id"], run["status"], run["steps"]) == (0, "r1", "complete", 2)
+    assert run["tool_calls"][0]["args"] == {"city": "Paris"}
+    assert err.count(LABEL) == 2
+
+
+def test_a_question_from_standard_input(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(PARIS + "\n"))
+    code, out, _ = command("run", "-", "--json")
+    assert (code, json.loads(out)["input"]) == (0, PARIS)
+
+
+def test_a_limit_that_is_reached_is_exit_1(command: Command) -> None:
+    code, out, _ = command("run", PARIS, "--max-steps", "1")
+    assert code == 1
+    assert "failed: 1 step" in out
+    assert "error: max_steps: 1 of 1" in out
+
+
+def test_the_same_run_id_is_a_conversation(command: Command) -> None:
+    command("run", PARIS, "--run-id", "r1")
+    code, out, _ = command("run", "What is 17 * 23?", "--run-id", "r1")
+    assert code == 0
+    assert "run r1, turn 2" in out
+    assert "391" in out
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        pytest.param(["run", "   "], "a question is due", id="no question"),
+        pytest.param(["run", PARIS, "--run-id", "a\x07b"], "control character", id="run_id"),
+        pytest.param(["run", PARIS, "--max-steps", "-1"], "max_steps: -1 is negative", id="limit"),
+        pytest.param(["run", PARIS, "--model", "opneai:gpt-5-mini"], "did you mean 'openai:gpt-5-mini'", id="model"),
+        pytest.param(["run", PARIS, "--tools", "nowhere"], "MODULE:NAME", id="tools without a name"),
+        pytest.param(
+            ["run", PARIS, "--tools", "no_such_module:T"], "cannot be imported", id="tools that are not there"
+        ),
+        pytest.param(["run", PARIS, "--storage", "."], "storage", id="a folder as storage"),
+        pytest.param(["show", "nope"], "No run 'nope'", id="unknown run"),
+        pytest.param(["resume", "nope"], "nothing of this name", id="nothing to resume"),
+        pytest.param(["nonsense"], "invalid choice", id="command"),
+    ],
+)
+def test_what_cannot_be_is_exit_2_and_one_paragraph(command: Command, argv: list[str], said: str) -> None:
+    code, _, err = command(*argv)
+    assert code == 2
+    assert err.startswith("agent-graph: ")
+    assert said.lower() in err.lower()
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version(command: Command, option: str) -> None:
+    code, out, _ = command(option)
+    assert (code, "agent-graph" in out) == (0, True)
+
+
+def test_runs_lists_the_newest_first(command: Command) -> None:
+    for run_id in ("r1", "r2"):
+        command("run", PARIS, "--run-id", run_id)
+    code, out, _ = command("runs")
+    head, *rows = [line.split(maxsplit=6) for line in out.splitlines()]
+    assert code == 0
+    assert head == ["RUN", "TURN", "STATUS", "STEPS", "COST", "AGE", "INPUT"]
+    assert [row[:5] for row in rows] == [["r2", "1", "complete", "2", "$0.00"], ["r1", "1", "complete", "2", "$0.00"]]
+    assert rows[0][6].endswith(PARIS)
+
+
+def test_runs_as_json(command: Command) -> None:
+    command("run", PARIS, "--run-id", "r1")
+    _, out, _ = command("runs", "--json", "--limit", "1")
+    (row,) = json.loads(out)
+    assert (row["run_id"], row["status"], row["unpriced"], row["turn"]) == ("r1", "complete", False, 1)
+
+
+def test_looking_leaves_nothing_behind(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("runs")
+    assert (code, out.startswith("no runs yet")) == (0, True)
+    assert command("runs", "--json")[1] == "[]\n"
+    assert command("show", "r1")[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show_tells_the_turns(command: Command) -> None:
+    command("run", PARIS, "--run-id", "r1")
+    command("run", "What is 17 * 23?", "--run-id", "r1")
+    code, out, _ = command("show", "r1")
+    assert code == 0
+    first, second = out.split("\n\n")
+    assert first.startswith("turn 1 of 2, complete, ")
+    assert f"> {PARIS}\n" in first
+    assert '  weather(city="Paris")\n    in ' in first
+    assert "complete: 2 steps" in first
+    assert 'calculator(expression="17 * 23")' in second
+
+
+def test_show_as_json(command: Command) -> None:
+    command("run", PARIS, "--run-id", "r1")
+    shown: dict[str, Any] = json.loads(command("show", "r1", "--json")[1])
+    assert shown["run_id"] == "r1"
+    assert [(turn["turn"], turn["status"]) for turn in shown["turns"]] == [(1, "complete")]
+    assert shown["turns"][0]["started_at"].endswith("+00:00")
+
+
+def test_a_storage_of_another_name_is_repeated_in_what_to_type(command: Command, tmp_path: Path) -> None:
+    _, out, _ = command("run", PARIS, "--run-id", "r1", "--storage", "other.db")
+    assert "see it again: agent-graph show --storage other.db r1" in out
+    assert command("show", "--storage", "other.db", "r1")[0] == 0
+    assert command("show", "r1")[0] == 2
+    assert sorted(path.suffix for path in tmp_path.iterdir() if "-" not in path.suffix) == [".db"]
+
+
+def test_resuming_what_has_ended_shows_how(command: Command) -> None:
+    command("run", PARIS, "--run-id", "r1")
+    code, out, _ = command("resume", "r1")
+    assert code == 0
+    assert "turn 1 had ended already; nothing was asked anew:" in out
+    assert "complete: 2 steps" in out
+
+
+def test_own_tools(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "my_tools_for_test.py").write_text(
+        "def weather(city: str) -> str:\n    'Return the weather.'\n    return f'sunny in {city}'\nTOOLS = [weather]\n"
+    )
+    code, out, _ = command("run", PARIS, "--tools", "my_tools_for_test:TOOLS", "--json")
+    assert code == 0
+    assert json.loads(out)["tool_calls"][0]["result"] == "sunny in Paris"
