@@ -60,7 +60,10 @@ _UNPRICED = frozenset({"ollama", "huggingface", "offline"})
 # As the integrations name themselves to LangSmith, where that differs from the above.
 _PAID = (PROVIDERS - _UNPRICED) | {"amazon_bedrock", "azure", "google", "mistral"}
 _OPENAI_NAMES = ("gpt-", "o1", "o3", "o4", "chatgpt")
-_FORM = "The form is 'provider:model', such as 'openai:gpt-5-mini' or 'anthropic:claude-sonnet-4-5'; 'offline' needs no model."
+_FORM = (
+    "The form is 'provider:model', such as 'openai:gpt-5-mini' or 'anthropic:claude-sonnet-4-5';"
+    " with 'offline', no language model is called."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +133,7 @@ def per_loop(model_or_factory: Choice | BaseChatModel | Callable[[], BaseChatMod
     return PerLoop(model_or_factory, shared=False)
 
 
-# -- the ways
-# ------------------------------------------------------------------------------------------------------------
+# -- the ways ----------------------------------------------------------------------------------------------------------
 
 
 def _handed_in(model: BaseChatModel) -> Choice:
@@ -161,6 +163,8 @@ def _named(text: str, because: str, env: Mapping[str, str]) -> Choice:
     text = text.strip()
     provider, _, rest = text.partition(":")
     provider = provider.lower().replace("-", "_")
+    if not text:
+        raise ConfigError(f"The model's name is empty. {_FORM}")
     if text.lower() == "offline":
         return _offline(because)
     if provider in PROVIDERS and not rest.strip():
@@ -169,7 +173,7 @@ def _named(text: str, because: str, env: Mapping[str, str]) -> Choice:
         return _openai(rest.strip(), because, env)
     if provider in PROVIDERS:
         return _other(text, provider, rest.strip(), because)
-    if text and _get(env, "OPENAI_BASE_URL"):
+    if _get(env, "OPENAI_BASE_URL"):
         return _openai(text, f"{because} and OPENAI_BASE_URL is set", env)
     if text.lower().startswith(_OPENAI_NAMES):
         return _openai(text, because, env)
@@ -237,8 +241,7 @@ def _offline(because: str) -> Choice:
     )
 
 
-# -- their parts
-# ----------------------------------------------------------------------------------------------------------
+# -- their parts -------------------------------------------------------------------------------------------------------
 
 
 def _init_chat_model(text: str) -> BaseChatModel:
@@ -288,7 +291,8 @@ def _first_model(url: str, key: str | None) -> str:
     except Exception as error:  # whatever listens at that address answers as it likes
         raise ConfigError(
             f"OPENAI_BASE_URL is {url!r}, but its list of models ({url.rstrip('/')}/models) cannot be read:"
-            f" {_first_lines(error)}. Start the server, correct the address (most end in /v1), or name a model with AGENT_GRAPH_MODEL."
+            f" {_first_lines(error)}. Start the server, correct the address (most end in /v1), or name"
+            " a model with AGENT_GRAPH_MODEL."
         ) from error
     if not names:
         raise ConfigError(
@@ -298,7 +302,7 @@ def _first_model(url: str, key: str | None) -> str:
 
 
 def _custom_url(model: object, provider: str | None) -> str | None:
-    """Return where an OpenAI model's client points, if not to OpenAI; None for providers with addresses of their own."""
+    """Return where an OpenAI model's client points, if not to OpenAI; None for providers with their own addresses."""
     if provider != "openai":
         return None
     client: Any = getattr(model, "root_async_client", None)

@@ -60,7 +60,7 @@ def summarise(text: str) -> str:
     """Return the openings of a text's lines, together at most an eighth of it (200 to 2,000 characters)."""
     room = min(max(len(text) // 8, 200), 2_000)
     kept: list[str] = []
-    for line in filter(None, map(str.strip, text.splitlines())):
+    for line in filter(None, map(str.strip, re.sub(r"</?\w+>", "", text).splitlines())):
         if room <= 0:
             break
         kept.append(_cut(line, min(120, room)))
@@ -95,7 +95,7 @@ def _of_scalar(outcome: Outcome, value: Any) -> str:
         return f"{arg} = {text}."
     if text[-1] in ".!?" or "\n" in text or len(text.split()) > 12:
         return _cut(text)
-    return f"The {_noun(outcome)} is {text}."
+    return _cut(f"The {_noun(outcome)} is {text}.")
 
 
 def _noun(outcome: Outcome) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from typing_extensions import override
 
+from agent_graph.decisions.tokens import estimate_text
 from agent_graph_adapters.offline.answering import Outcome, say, summarise
 from agent_graph_adapters.offline.choosing import Call, Plan, plan
 from agent_graph_adapters.offline.schemas import Tool, read_tool
@@ -37,7 +40,11 @@ LABEL = "OFFLINE MODEL: no language model was called; the loop, tools, limits, p
 """What the first and the last line of an output made with this model say; answers themselves do not repeat it."""
 
 _NAME = "offline"
-_NO_TOOLS = "No tool may be used here, and the offline model, which is no language model, only picks tools and tells their results."
+_NO_TOOLS = (
+    "No tool may be used here, and the offline model, which is no language model, can only pick tools and tell"
+    " what they return."
+)
+_SAMPLE_CHARS = 50_000
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -60,8 +67,8 @@ class OfflineChatModel(BaseChatModel):
 
     Deterministic, free, without I/O. It asks for all calls at once (one at a time under `parallel_tool_calls=False`),
     never for one that was already made since the question, and says plainly what no tool fits, what is missing, and
-    which tool failed. It obeys `tool_choice` and a cap on output tokens. Token counts are estimates (a quarter of the
-    characters, rounded up).
+    which tool failed. It obeys `tool_choice`, stop words and a cap on output tokens. Token counts are estimates; the
+    cost is exactly 0.
     """
 
     @property
@@ -84,7 +91,7 @@ class OfflineChatModel(BaseChatModel):
         tool_choice: str | dict[str, Any] | bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Return this model with `tools`; `tool_choice`: "auto", "none", "any", "required", a tool's name, OpenAI's dict."""
+        """Return this model with `tools`; `tool_choice`: "auto", "none", "any", "required", a name, OpenAI's dict."""
         if tool_choice is not None:
             kwargs["tool_choice"] = tool_choice
         return super().bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
@@ -227,7 +234,7 @@ def _asks_for_summary(turn: _Turn) -> bool:
 
 def _calling(calls: Sequence[Call], messages: Sequence[BaseMessage], tools: Sequence[Any], made: int) -> AIMessage:
     asked = [
-        tool_call(name=call.tool, args=dict(call.args), id=f"call_offline_{len(messages)}_{made + at}")
+        tool_call(name=call.tool, args=dict(call.args), id=f"call_{_digest(messages)}_{made + at}")
         for at, call in enumerate(calls)
     ]
     written = json.dumps([[call["name"], call["args"]] for call in asked], ensure_ascii=False, default=str)
@@ -239,9 +246,19 @@ def _calling(calls: Sequence[Call], messages: Sequence[BaseMessage], tools: Sequ
     )
 
 
+def _digest(messages: Sequence[BaseMessage]) -> str:
+    """Return what tells one transcript from another, so that a call's id is its own, and the same again in a retry."""
+    digest = hashlib.sha256()
+    for message in messages:
+        digest.update(f"{message.type}\x1f{message.text}\x1e".encode(errors="replace"))
+    return digest.hexdigest()[:12]
+
+
 def _answering(text: str, messages: Sequence[BaseMessage], tools: Sequence[Any], cap: int | None) -> AIMessage:
-    cut = cap is not None and _tokens(text) > cap
-    text = text[: 4 * cap] if cut and cap is not None else text
+    whole = text
+    while cap is not None and text and (tokens := _tokens(text)) > cap:
+        text = text[: len(text) * max(cap, 0) // tokens]
+    cut = text != whole
     return AIMessage(
         content=text,
         usage_metadata=_usage(messages, tools, text),
@@ -261,7 +278,9 @@ def _usage(messages: Sequence[BaseMessage], tools: Sequence[Any], written: str) 
 
 
 def _tokens(text: str) -> int:
-    return -(-len(text) // 4)
+    """Estimate the tokens of `text`, of a very long one by its opening."""
+    opening = text[:_SAMPLE_CHARS]
+    return math.ceil(estimate_text(opening) * len(text) / max(len(opening), 1))
 
 
 def _stopped(text: str, stop: list[str] | None) -> str:

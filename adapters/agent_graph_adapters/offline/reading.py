@@ -33,7 +33,7 @@ __all__ = [
     "stems",
 ]
 
-READ_CHARS = 20_000
+READ_CHARS = 8_000
 """Of a question; the rest is not looked at."""
 
 Kind = Literal[
@@ -164,7 +164,7 @@ class Request:
 
     @property
     def words(self) -> tuple[Word, ...]:
-        return tuple(Word(found.group(), *found.span()) for found in _WORD.finditer(self.text))
+        return _words(self.text)
 
     def values(self, *kinds: Kind, vocabulary: Vocabulary = _NONE) -> tuple[Value, ...]:
         """Return the values of these kinds in order of `kinds`, then of place."""
@@ -188,12 +188,14 @@ def requests(question: str) -> tuple[str, tuple[Request, ...]]:
     return text, tuple(piece for piece in pieces if piece.text)
 
 
+@functools.lru_cache(maxsize=1024)
 def stems(text: str) -> tuple[str, ...]:
     """Return the stems of the words of `text`, identifiers such as `getWeather` or `get_weather` taken apart."""
     spaced = re.sub(r"(?<=[a-z\d])(?=[A-Z])", " ", text.replace("_", " ").replace("-", " "))
     return tuple(stem(found.group()) for found in _WORD.finditer(spaced))
 
 
+@functools.lru_cache(maxsize=4096)
 def stem(word: str) -> str:
     """Return a word without accents, case, and the commonest English endings."""
     folded = unicodedata.normalize("NFKD", word.casefold())
@@ -216,8 +218,12 @@ def same_word(one: str, other: str) -> bool:
     return common >= 5 and max(len(one), len(other)) - common <= 4
 
 
-# -- parts
-# ------------------------------------------------------------------------------------------------------------------
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=1024)
+def _words(text: str) -> tuple[Word, ...]:
+    return tuple(Word(found.group(), *found.span()) for found in _WORD.finditer(text))
 
 
 def _symbols(text: str) -> str:

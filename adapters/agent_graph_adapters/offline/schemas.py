@@ -1,4 +1,4 @@
-"""What a tool takes, read from its JSON Schema: each parameter's type, whether it is due, what kind of text it wants."""
+"""What a tool takes, from its JSON Schema: each parameter's type, whether it is due, what kind of text it wants."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Parameter:
     """"string", "number", "integer", "boolean", "array", "object" or "any"."""
     required: bool
     wants: str
-    """Of a string: "expression", "date", "day" (a date, or "tomorrow"), "email", "url", "text" (any words) or "name"."""
+    """Of a string: "expression", "date", "day" (or "tomorrow"), "email", "url", "text" (any words) or "name"."""
     choices: tuple[Any, ...]
     """The values of its enum; empty where any will do."""
     examples: tuple[str, ...]
