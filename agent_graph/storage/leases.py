@@ -194,11 +194,15 @@ class Keeper:
         """Forget the parent's holds: this process holds nothing."""
         self._start_afresh()
 
+    def announce(self, hold: Hold) -> None:
+        """Let this process know of `hold` before its claim is committed: from then on another storage may come upon it."""
+        _holds[hold.token] = hold
+
     def keep(self, hold: Hold) -> None:
         """Keep `hold` from running out until `drop`, or until its attempt is over."""
         hold.renew_at = time.monotonic() + hold.lease_s / 3
         with self._lock:
-            _holds[hold.token] = self._held[hold.token] = hold
+            self._held[hold.token] = hold
             if self._thread is None and not self._stopped:
                 self._thread = threading.Thread(target=self._work, name="agent_graph lease keeper", daemon=True)
                 self._thread.start()

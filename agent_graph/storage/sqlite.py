@@ -132,18 +132,29 @@ class SqliteStorage(Storage):
     async def claim(self, request: TurnRequest, owner: object) -> Claim:
         """Decide in one transaction what `request` may do, and take the lease where it may run; see the port."""
         hold = Hold(request.namespace, request.run_id, owner=owner, lease_s=request.lease_s)
+        self._keeper.announce(hold)
         try:
             return await self._writer.run(
                 lambda connection: claiming.claim(connection, request, hold, redact=self._redact),
                 lambda claim: self._take(hold, claim),
             )
         except asyncio.CancelledError:
-            with contextlib.suppress(StorageError):  # the queue keeps order: this comes after the claim, if that is granted at all
-                self._writer.queue(lambda connection: claiming.stop(connection, hold), lambda _: self._let_go(hold))
+            self._withdraw(hold)
             raise
+        except BaseException:
+            self._keeper.drop(hold)
+            raise
+
+    def _withdraw(self, hold: Hold) -> None:
+        """Undo a claim whose caller went away; the queue keeps order, so this comes after the claim."""
+        try:
+            self._writer.queue(lambda connection: claiming.stop(connection, hold), lambda _: self._let_go(hold))
+        except StorageError:  # closed meanwhile
+            self._let_go(hold)
 
     def _take(self, hold: Hold, claim: Claim) -> None:
         if claim.outcome not in {"new", "resume"}:
+            self._keeper.drop(hold)
             return
         key = (hold.namespace, hold.run_id)
         hold.fence = claim.fence

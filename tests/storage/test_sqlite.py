@@ -1,0 +1,610 @@
+"""SqliteStorage as the agent uses it: claims and leases in one file, rows out and in, housekeeping."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_graph.errors import LeaseLost, NotDurable, RunInProgress, StorageError
+from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, TurnKey, TurnRow
+from agent_graph.storage.sqlite import SqliteStorage
+from agent_graph.types import Message, MessageRole
+
+
+def test_the_constructor_opens_and_creates_nothing(file: Path) -> None:
+    storage = SqliteStorage(file)
+    assert storage.location == str(file)
+    assert storage.promises
+    assert storage.checkpointer is storage.checkpointer
+    assert list(file.parent.iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if "agent_graph" in thread.name and thread.is_alive()]
+
+
+async def test_a_closed_storage_says_so_and_closes_twice(storage: SqliteStorage, begin: Any, rows: Any) -> None:
+    await begin(storage)
+    await storage.close()
+    await storage.close()
+    with pytest.raises(StorageError, match="closed"):
+        await storage.turns("default", "r")
+    with pytest.raises(StorageError, match="closed"):
+        await storage.claim(rows.request(), asyncio.current_task())
+
+
+async def test_the_file_is_its_owners_alone(storage: SqliteStorage, begin: Any, file: Path) -> None:
+    await begin(storage)
+    assert {one.name: one.stat().st_mode & 0o777 for one in file.parent.iterdir()} == {
+        "runs.db": 0o600, "runs.db-wal": 0o600, "runs.db-shm": 0o600
+    }  # fmt: skip
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------
+
+KEY = TurnKey("default", "r", 1)
+TEXTS = st.text(st.characters(), max_size=20)
+STORED = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NUMBERS = st.integers(-(2**63), 2**63 - 1)
+JOURNALS = st.builds(
+    JournalRow, key=st.just(KEY), call_key=st.text("0123456789abcdef", min_size=32, max_size=32), step=st.integers(0, 99),
+    index=st.integers(0, 9), call_id=STORED, tool=STORED, args=STORED, idempotent=st.booleans(), attempt=st.integers(0, 5),
+    state=st.sampled_from(["planned", "started", "succeeded", "failed", "in_doubt", "rejected", "cancelled"]),
+    result=st.none() | STORED, error=st.none() | STORED, latency_ms=st.floats(0, 1e9), used_s=st.floats(0, 1e9),
+)  # fmt: skip
+LEDGERS = st.builds(
+    LedgerRow, key=st.just(KEY), entry=st.integers(1, 5), step=st.integers(0, 99), attempt=st.integers(1, 5), model=STORED,
+    kind=st.sampled_from(["step", "summary", "judge", "subagent"]), state=st.sampled_from(["reserved", "settled", "unsettled", "failed"]),
+    bound_nusd=NUMBERS, bound_tokens=NUMBERS, cost_nusd=NUMBERS, tokens=NUMBERS, usage=st.none() | STORED, used=st.booleans(),
+    used_s=st.floats(0, 1e9),
+)  # fmt: skip
+NOTES = st.builds(NoteRow, key=st.just(KEY), step=st.integers(0, 99), kind=STORED, body=STORED)
+
+
+@given(st.lists(JOURNALS | LEDGERS | NOTES, max_size=12))
+def test_rows_come_back_as_they_were_put_the_last_of_each_key(put: list[Any]) -> None:
+    async def play() -> tuple[Any, Any, Any]:
+        storage = SqliteStorage(":memory:")
+        for row in put:
+            storage.put(row, fence=0)
+        read = (await storage.journal(KEY), await storage.ledger(KEY), await storage.notes(KEY))
+        await storage.close()
+        return read
+
+    journal, ledger, notes = asyncio.run(play())
+    last_calls = {row.call_key: row for row in put if isinstance(row, JournalRow)}
+    last_entries = {row.entry: row for row in put if isinstance(row, LedgerRow)}
+    assert sorted(journal, key=lambda row: row.call_key) == sorted(last_calls.values(), key=lambda row: row.call_key)
+    assert [(row.step, row.index) for row in journal] == sorted((row.step, row.index) for row in journal)
+    assert ledger == [last_entries[entry] for entry in sorted(last_entries)]
+    assert notes == [row for row in put if isinstance(row, NoteRow)]
+
+
+async def test_a_turn_row_is_rewritten_and_read(storage: SqliteStorage, begin: Any) -> None:
+    claim = await begin(storage)
+    ended = replace(claim.turn, status="complete", result='{"output": "ü"}', used_s=1.5, updated_at=7.0)
+    storage.put(ended, fence=claim.fence)
+    assert await storage.turns("default", "r") == [ended]
+    assert await storage.turns("default", "unknown") == []
+    assert await storage.turns("other", "r") == []
+
+
+async def test_texts_that_no_database_can_hold_are_made_storable(storage: SqliteStorage, begin: Any, rows: Any) -> None:
+    claim = await begin(storage, text="hi \ud800")
+    storage.put(rows.journal(claim.turn.key, 1, result="\udfff!"), fence=claim.fence)
+    await storage.durable(claim.turn.key)
+    assert [row.result for row in await storage.journal(claim.turn.key)] == ["?!"]
+    again = await storage.claim(rows.request("hi \ud801"), asyncio.current_task())
+    assert again.outcome == "conflict"  # told apart by what was said, not by what could be stored
+
+
+async def test_readers_see_what_was_queued_a_moment_ago(make: Any, begin: Any, rows: Any) -> None:
+    for storage in (make(), make(":memory:")):
+        claim = await begin(storage)
+        for number in range(50):
+            storage.put(rows.journal(claim.turn.key, number), fence=claim.fence)
+            assert len(await storage.journal(claim.turn.key)) == number + 1
+
+
+async def test_runs_are_listed_newest_first_with_their_newest_turn(storage: SqliteStorage, rows: Any) -> None:
+    for number, run in enumerate(["a", "b", "c", "a"]):
+        turn = TurnRow(key=TurnKey("default", run, number + 1), agent="x", input="", status="complete", started_at=float(number))
+        storage.put(turn, fence=0)
+    storage.put(TurnRow(key=TurnKey("other", "z", 1), agent="x", input="", status="complete", started_at=9.0), fence=0)
+    assert [(t.key.run_id, t.key.turn) for t in await storage.runs("default")] == [("a", 4), ("c", 3), ("b", 2)]
+    assert [t.key.run_id for t in await storage.runs()] == ["z", "a", "c", "b"]
+    assert [t.key.run_id for t in await storage.runs(limit=2)] == ["z", "a"]
+
+
+# -- claims ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_goes_through_its_life(storage: SqliteStorage, rows: Any) -> None:
+    me = asyncio.current_task()
+    first = await storage.claim(rows.request("one"), me)
+    assert (first.outcome, first.turn.key.turn, first.turn.status) == ("new", 1, "running")
+    assert (await storage.claim(rows.request("one"), me)).outcome == "busy"
+    assert (await storage.claim(rows.request("two"), me)).outcome == "conflict"
+    storage.put(replace(first.turn, status="complete", result="{}"), fence=first.fence)
+    await storage.release(first.turn.key, fence=first.fence)
+    stored = await storage.claim(rows.request("one"), me)
+    assert (stored.outcome, stored.turn.result) == ("stored", "{}")
+    storage.put(replace(stored.turn, delivered=True), fence=0)
+    second = await storage.claim(rows.request("one"), me)
+    assert (second.outcome, second.turn.key.turn) == ("new", 2)
+    assert second.fence > first.fence
+    storage.put(replace(second.turn, status="stopped"), fence=second.fence)
+    await storage.release(second.turn.key, fence=second.fence)
+    resumed = await storage.claim(rows.request("one"), me)
+    assert (resumed.outcome, resumed.turn.key.turn, resumed.turn.status) == ("resume", 2, "running")
+    storage.put(replace(resumed.turn, status="stopped"), fence=resumed.fence)
+    await storage.release(resumed.turn.key, fence=resumed.fence)
+    third = await storage.claim(rows.request("three"), me)
+    assert (third.outcome, third.turn.key.turn, third.closed.key.turn, third.closed.status) == ("new", 3, 2, "closed")
+    assert [turn.status for turn in await storage.turns("default", "r")] == ["complete", "closed", "running"]
+
+
+async def test_a_request_id_finds_its_turn(storage: SqliteStorage, rows: Any, begin: Any) -> None:
+    claim = await begin(storage, request_id="job")
+    storage.put(replace(claim.turn, status="complete", result="{}", delivered=True), fence=claim.fence)
+    await storage.release(claim.turn.key, fence=claim.fence)
+    me = asyncio.current_task()
+    assert (await storage.claim(rows.request(request_id="job"), me)).turn.result == "{}"
+    assert (await storage.claim(rows.request("other", request_id="job"), me)).outcome == "conflict"
+    assert (await storage.claim(rows.request(request_id="job", run_id="r2"), me)).outcome == "new"
+    waited = await storage.claim(rows.request(awaited=1), me)
+    assert (waited.outcome, waited.turn.result) == ("stored", "{}")
+
+
+async def test_a_claim_that_is_refused_leaves_no_trace(storage: SqliteStorage, begin: Any, rows: Any, file: Path) -> None:
+    await begin(storage)
+    await storage.writer.durable()
+    before = _dump(file)
+    for request in (rows.request("other"), rows.request(), rows.request(None), rows.request(None, run_id="unknown")):
+        assert (await storage.claim(request, asyncio.current_task())).fence == 0
+    assert _dump(file) == before
+
+
+def _dump(file: Path) -> dict[str, list[Any]]:
+    connection = sqlite3.connect(file)
+    try:
+        return {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("ag_turns", "ag_leases", "ag_meta")}
+    finally:
+        connection.close()
+
+
+async def test_a_reopened_turn_runs_again(storage: SqliteStorage, begin: Any, rows: Any) -> None:
+    claim = await begin(storage)
+    storage.put(replace(claim.turn, status="failed", result="{}", delivered=True), fence=claim.fence)
+    await storage.release(claim.turn.key, fence=claim.fence)
+    again = await storage.claim(rows.request(None, reopen=True), asyncio.current_task())
+    assert (again.outcome, again.turn.key.turn, again.turn.status, again.turn.delivered) == ("resume", 1, "running", False)
+
+
+async def test_force_adopts_the_new_fingerprint(storage: SqliteStorage, begin: Any, rows: Any) -> None:
+    claim = await begin(storage)
+    storage.put(replace(claim.turn, status="stopped"), fence=claim.fence)
+    await storage.release(claim.turn.key, fence=claim.fence)
+    me = asyncio.current_task()
+    assert (await storage.claim(rows.request(None, fingerprint="g"), me)).outcome == "changed"
+    assert (await storage.claim(rows.request(None, fingerprint="g", force=True), me)).turn.fingerprint == "g"
+
+
+@pytest.mark.parametrize("again", range(5))
+async def test_of_many_contenders_one_runs(make: Any, rows: Any, again: int) -> None:
+    """Stock LangGraph lets two callers run one thread at once: both succeed, and every tool is called twice."""
+    storages = [make() for _ in range(3)]
+    outcomes: list[str] = []
+    all_asked = threading.Barrier(8)
+
+    def contend(storage: SqliteStorage) -> None:
+        async def run() -> None:
+            claim = await storage.claim(rows.request(), asyncio.current_task())
+            outcomes.append(claim.outcome)
+            all_asked.wait(30)  # whoever got it lives until everybody has asked
+
+        asyncio.run(run())
+
+    threads = [threading.Thread(target=contend, args=(storages[i % 3],)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    assert sorted(outcomes) == ["busy"] * 7 + ["new"]
+
+
+async def test_a_lease_lapses_with_its_task(storage: SqliteStorage, rows: Any) -> None:
+    async def attempt() -> str:
+        return (await storage.claim(rows.request(), asyncio.current_task())).outcome
+
+    assert await asyncio.create_task(attempt()) == "new"
+    assert [turn.key.run_id for turn in await storage.unfinished("default", "agent")] == ["r"]
+    assert await asyncio.create_task(attempt()) == "resume"
+
+
+async def test_a_lease_lapses_when_its_loop_is_closed_or_its_owner_collected(storage: SqliteStorage, rows: Any) -> None:
+    class Owner:
+        pass
+
+    owner = Owner()
+    assert (await storage.claim(rows.request(), owner)).outcome == "new"
+    assert (await storage.claim(rows.request(), owner)).outcome == "busy"
+    del owner
+    gc.collect()
+
+    def elsewhere() -> str:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(storage.claim(rows.request(), loop_owner))
+        outcome: str = loop.run_until_complete(task).outcome
+        loop_owner.loop = loop
+        loop.close()
+        return outcome
+
+    class LoopOwner:
+        loop: Any = asyncio.get_running_loop()
+
+        def get_loop(self) -> Any:
+            return self.loop
+
+    loop_owner = LoopOwner()
+    assert await asyncio.to_thread(elsewhere) == "resume"
+    assert (await storage.claim(rows.request(), asyncio.current_task())).outcome == "resume"
+
+
+async def test_a_claim_whose_caller_goes_away_is_given_back(storage: SqliteStorage, rows: Any) -> None:
+    await storage.turns("default", "r")
+    owner = asyncio.current_task()
+    claiming = asyncio.create_task(storage.claim(rows.request(), owner))
+    await asyncio.sleep(0)
+    claiming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    again = await storage.claim(rows.request(), owner)
+    assert again.outcome == "resume"
+    [turn] = await storage.turns("default", "r")
+    assert turn.key.turn == 1
+
+
+# -- fences ----------------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_was_taken_over_writes_nothing_any_more(make: Any, begin: Any, rows: Any, file: Path) -> None:
+    zombie = make()
+    old = await begin(zombie)
+    _expire(file)
+    heir = make()
+    new = await heir.claim(rows.request(), asyncio.current_task())
+    assert new.outcome == "busy"  # the zombie's task is alive in this very process
+    _take_over(file)
+    key = old.turn.key
+    zombie.put(rows.journal(key, 1), fence=old.fence)
+    with pytest.raises(LeaseLost):
+        await zombie.durable(key)
+    with pytest.raises(LeaseLost):
+        zombie.put(rows.journal(key, 2), fence=old.fence)
+    with pytest.raises(LeaseLost):
+        await zombie.save_memory("default", "r", [])
+    config = {"configurable": {"thread_id": "r", "checkpoint_ns": ""}}
+    with pytest.raises(LeaseLost):
+        await zombie.checkpointer.aput(config, {"id": "1", "channel_values": {}}, {}, {})
+    await zombie.release(key, fence=old.fence)
+    assert await heir.journal(key) == []
+
+
+def _expire(file: Path) -> None:
+    _write(file, "UPDATE ag_leases SET until_monotonic = 0, until_wall = 0")
+
+
+def _take_over(file: Path) -> None:
+    _write(file, "UPDATE ag_leases SET fence = fence + 1, token = 'somebody'")
+
+
+def _write(file: Path, sql: str) -> None:
+    connection = sqlite3.connect(file)
+    with connection:
+        connection.execute(sql)
+    connection.close()
+
+
+async def test_a_fence_that_this_process_does_not_hold_is_refused_at_once(storage: SqliteStorage, begin: Any, rows: Any) -> None:
+    claim = await begin(storage)
+    for fence in (claim.fence - 1, claim.fence + 1, 99):
+        if fence:
+            with pytest.raises(LeaseLost):
+                storage.put(rows.journal(claim.turn.key, 1), fence=fence)
+    with pytest.raises(LeaseLost):
+        await storage.durable(claim.turn.key, fence=claim.fence + 1)
+    await storage.release(claim.turn.key, fence=claim.fence)
+    with pytest.raises(LeaseLost):
+        storage.put(rows.journal(claim.turn.key, 1), fence=claim.fence)
+
+
+async def test_without_a_lease_one_may_write_only_while_nobody_holds_one(make: Any, begin: Any, rows: Any) -> None:
+    storage, other = make(), make()
+    claim = await begin(storage)
+    key = claim.turn.key
+    other.put(rows.journal(key, 1), fence=0)
+    with pytest.raises(LeaseLost, match="somebody works on it"):
+        for _ in range(2):
+            await other.writer.durable()
+            other.put(rows.journal(key, 2), fence=0)
+    await storage.release(key, fence=claim.fence)
+    other.put(rows.journal(key, 3), fence=0)
+    assert [row.step for row in await other.journal(key)] == [3]
+
+
+async def test_a_fence_is_never_handed_out_twice(storage: SqliteStorage, begin: Any) -> None:
+    """Else a zombie of a run that was deleted and begun anew would hold a valid number."""
+    first = await begin(storage)
+    await storage.release(first.turn.key, fence=first.fence)
+    await storage.delete("default", "r")
+    second = await begin(storage)
+    other = await begin(storage, run_id="other")
+    assert first.fence < second.fence < other.fence
+
+
+async def test_a_write_that_fails_is_told_at_the_barrier_and_for_ever(storage: SqliteStorage, begin: Any, rows: Any) -> None:
+    bad, good = await begin(storage), await begin(storage, run_id="good")
+    storage.put(rows.ledger(bad.turn.key, 1, cost_nusd=2**70), fence=bad.fence)
+    storage.put(rows.ledger(good.turn.key, 1), fence=good.fence)
+    await storage.durable(good.turn.key)
+    for _ in range(2):
+        with pytest.raises(NotDurable):
+            await storage.durable(bad.turn.key)
+        with pytest.raises(NotDurable):
+            storage.put(rows.ledger(bad.turn.key, 2), fence=bad.fence)
+    with pytest.raises(NotDurable):
+        await storage.release(bad.turn.key, fence=bad.fence)
+    again = await storage.claim(rows.request(), asyncio.current_task())
+    assert again.outcome == "resume"  # a new attempt begins with a clean sheet
+    storage.put(rows.ledger(bad.turn.key, 1), fence=again.fence)
+    await storage.durable(bad.turn.key)
+    assert len(await storage.ledger(bad.turn.key)) == 1
+
+
+# -- other processes -------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import asyncio, sys
+from agent_graph.storage.sqlite import SqliteStorage
+from agent_graph.storage.port import TurnRequest
+async def main():
+    storage = SqliteStorage(sys.argv[1])
+    request = TurnRequest(namespace="default", run_id="r", agent="agent", input="hello", request_id=None, fingerprint="f",
+                          on_unfinished="conflict", lease_s=float(sys.argv[2]))
+    claim = await storage.claim(request, asyncio.current_task())
+    print(claim.outcome, claim.fence, flush=True)
+    while True:
+        line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        if not line:
+            return
+        from agent_graph.storage.port import NoteRow
+        try:
+            storage.put(NoteRow(key=claim.turn.key, step=1, kind="zombie", body="{}"), fence=claim.fence)
+            await storage.durable(claim.turn.key)
+            print("written", flush=True)
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+asyncio.run(main())
+"""
+
+
+async def test_a_dead_processs_lease_is_free_at_once(storage: SqliteStorage, rows: Any, file: Path, child: Any) -> None:
+    holder = child(HOLDER, file, 3600)
+    assert holder.stdout.readline().startswith("new")
+    assert (await storage.claim(rows.request(), asyncio.current_task())).outcome == "busy"
+    assert await storage.unfinished("default", "agent") == []
+    holder.kill()  # not yet reaped: a zombie of the kernel's kind counts as dead
+    while _state(holder.pid) != "Z":
+        await asyncio.sleep(0.01)
+    assert [turn.key.run_id for turn in await storage.unfinished("default", "agent")] == ["r"]
+    assert (await storage.claim(rows.request(), asyncio.current_task())).outcome == "resume"
+    holder.communicate()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+async def test_a_living_processs_lease_is_renewed(storage: SqliteStorage, rows: Any, file: Path, child: Any) -> None:
+    holder = child(HOLDER, file, 0.6)
+    assert holder.stdout.readline().startswith("new")
+    for _ in range(6):
+        await asyncio.sleep(0.3)
+        assert (await storage.claim(rows.request(), asyncio.current_task())).outcome == "busy"
+    holder.communicate("x\n")
+
+
+async def test_a_stopped_processs_lease_lapses_and_its_writes_are_refused(
+    storage: SqliteStorage, rows: Any, file: Path, child: Any
+) -> None:
+    holder = child(HOLDER, file, 0.6)
+    assert holder.stdout.readline().startswith("new")
+    os.kill(holder.pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 20
+    while (claim := await storage.claim(rows.request(), asyncio.current_task())).outcome == "busy":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    assert claim.outcome == "resume"
+    os.kill(holder.pid, signal.SIGCONT)
+    output, _ = holder.communicate("write\nwrite\n", timeout=30)
+    assert output.split() == ["LeaseLost", "LeaseLost"]
+    assert await storage.notes(claim.turn.key) == []
+
+
+async def test_of_contending_processes_one_runs(file: Path, child: Any) -> None:
+    holders = [child(HOLDER, file, 30) for _ in range(4)]
+    outcomes = sorted(holder.stdout.readline().split()[0] for holder in holders)
+    assert outcomes == ["busy", "busy", "busy", "new"]
+    for holder in holders:
+        holder.communicate()
+
+
+# -- housekeeping ----------------------------------------------------------------------------------------------------
+
+
+async def test_delete_removes_everything_of_a_run_and_nothing_else(storage: SqliteStorage, begin: Any, rows: Any, file: Path) -> None:
+    for run in ("r", "keep"):
+        claim = await begin(storage, run_id=run)
+        key = claim.turn.key
+        for row in (rows.journal(key, 1), rows.ledger(key, 1), rows.note(key, 1)):
+            storage.put(row, fence=claim.fence)
+        await storage.save_memory("default", run, [Message(MessageRole.USER, "hi")])
+        config = {"configurable": {"thread_id": run, "checkpoint_ns": ""}}
+        config = await storage.checkpointer.aput(config, {"id": "1", "channel_values": {}}, {}, {})
+        await storage.checkpointer.aput_writes(config, [("a", 1)], "task")
+        with pytest.raises(RunInProgress):
+            await storage.delete("default", run)
+        await storage.release(key, fence=claim.fence)
+    before = _counts(file)
+    assert set(before.values()) == {2}
+    await storage.delete("default", "r")
+    assert set(_counts(file).values()) == {1}
+    assert await storage.load_memory("default", "r") == []
+    assert await storage.checkpointer.aget_tuple({"configurable": {"thread_id": "r"}}) is None
+    await storage.delete("default", "unknown")
+
+
+def _counts(file: Path) -> dict[str, int]:
+    connection = sqlite3.connect(file)
+    try:
+        names = [n for (n,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'") if n != "ag_meta"]
+        return {name: connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in names}
+    finally:
+        connection.close()
+
+
+async def test_prune_deletes_runs_that_ended_long_ago(storage: SqliteStorage, begin: Any) -> None:
+    def turn(run: str, number: int, status: Any, at: float) -> TurnRow:
+        return TurnRow(key=TurnKey("default", run, number), agent="a", input="", status=status, updated_at=at, started_at=at)
+
+    for row in (
+        turn("old", 1, "complete", 10), turn("revived", 1, "complete", 10), turn("revived", 2, "failed", 99),
+        turn("open", 1, "running", 10), turn("asks", 1, "waiting", 10), turn("new", 1, "complete", 99),
+    ):  # fmt: skip
+        storage.put(row, fence=0)
+    assert await storage.prune(older_than=50) == 1
+    assert {row.key.run_id for row in await storage.runs()} == {"revived", "open", "asks", "new"}
+
+
+async def test_an_unclosed_storage_can_be_collected_and_ends_its_threads(file: Path, rows: Any) -> None:
+    storage = SqliteStorage(file)
+    await storage.claim(rows.request(), asyncio.current_task())
+    storage.put(TurnRow(key=KEY, agent="a", input="last", status="running"), fence=1)
+    writer = storage.writer
+    del storage
+    gc.collect()
+    assert await asyncio.to_thread(writer.join, 10)
+    other = SqliteStorage(file)
+    assert [turn.input for turn in await other.turns("default", "r")] == ["last"]
+    assert (await other.claim(rows.request(), asyncio.current_task())).outcome == "resume"
+    await other.close()
+
+
+FORK = """
+import asyncio, os, sys
+from agent_graph.errors import LeaseLost
+from agent_graph.storage.port import NoteRow, TurnRequest
+from agent_graph.storage.sqlite import SqliteStorage
+def request(run):
+    return TurnRequest(namespace="default", run_id=run, agent="a", input="hello", request_id=None, fingerprint="f", on_unfinished="conflict")
+storage = SqliteStorage(sys.argv[1])
+async def parent():
+    claim = await storage.claim(request("r"), asyncio.current_task())
+    pid = os.fork()
+    if pid == 0:
+        return claim, None
+    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+    storage.put(NoteRow(key=claim.turn.key, step=1, kind="parent", body=""), fence=claim.fence)
+    await storage.release(claim.turn.key, fence=claim.fence)
+    await storage.close()
+    os._exit(0)
+async def child(claim):
+    try:
+        storage.put(NoteRow(key=claim.turn.key, step=1, kind="child", body=""), fence=claim.fence)
+        os._exit(3)
+    except LeaseLost:
+        pass
+    assert (await storage.claim(request("r"), asyncio.current_task())).outcome == "busy"
+    own = await storage.claim(request("child"), asyncio.current_task())
+    assert own.outcome == "new"
+    await storage.save_memory("default", "child", [])
+    await storage.release(own.turn.key, fence=own.fence)
+    await storage.close()
+    os._exit(0)
+loop = asyncio.new_event_loop()
+claim, _ = loop.run_until_complete(parent())
+asyncio.events._set_running_loop(None)
+try:
+    asyncio.new_event_loop().run_until_complete(child(claim))
+finally:
+    os._exit(4)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+async def test_a_forked_child_holds_nothing_of_its_parents(storage: SqliteStorage, file: Path, child: Callable[..., Any]) -> None:
+    process: subprocess.Popen[str] = child(FORK, file)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [note.kind for note in await storage.notes(KEY)] == ["parent"]
+    assert {turn.key.run_id for turn in await storage.runs()} == {"r", "child"}
+
+
+# -- redaction -------------------------------------------------------------------------------------------------------
+
+
+async def test_no_secret_reaches_the_bytes_of_any_file(make: Any, begin: Any, rows: Any, file: Path) -> None:
+    from langchain_core.messages import AIMessage, HumanMessage
+    from langgraph.types import Send
+
+    secret = "sk-Ünseen-123"
+
+    def redact(text: str) -> str:
+        return text.replace(secret, "***").replace(json.dumps(secret)[1:-1], "***")
+
+    storage = make(redact=redact)
+    claim = await begin(storage, text=f"use {secret}")
+    key, fence = claim.turn.key, claim.fence
+    quoted = json.dumps({"a": secret})
+    storage.put(replace(claim.turn, result=quoted), fence=fence)
+    storage.put(rows.journal(key, 1, args=quoted, result=quoted, error=secret, call_id=secret), fence=fence)
+    storage.put(rows.ledger(key, 1, usage=quoted), fence=fence)
+    storage.put(replace(rows.note(key, 1), body=quoted), fence=fence)
+    await storage.save_memory("default", "r", [Message(MessageRole.USER, secret, {"deep": [{"x": secret}]})])
+    call = {"name": "t", "args": {"key": secret, secret: 1}, "id": "1", "type": "tool_call"}
+    values = {
+        "messages": [HumanMessage(secret), AIMessage(f"a {secret} b", tool_calls=[call], additional_kwargs={"raw": quoted})],
+        "task": Send("node", {"x": secret}), "raw": secret.encode(), "deep": {"set": {secret}, "tuple": (secret,)},
+    }  # fmt: skip
+    config = {"configurable": {"thread_id": "r", "checkpoint_ns": ""}, "metadata": {"who": secret}}
+    following = await storage.checkpointer.aput(config, {"id": "1", "channel_values": values}, {"source": "loop"}, {})
+    await storage.checkpointer.aput_writes(following, [("messages", values["messages"]), ("bytes", secret.encode())], "task")
+    await storage.durable(key)
+    for one in file.parent.iterdir():
+        assert secret.encode() not in one.read_bytes(), one.name
+        assert json.dumps(secret)[1:-1].encode() not in one.read_bytes(), one.name
+    found = await storage.checkpointer.aget_tuple({"configurable": {"thread_id": "r"}})
+    assert found is not None
+    read = found.checkpoint["channel_values"]
+    assert [message.content for message in read["messages"]] == ["***", "a *** b"]
+    assert read["messages"][1].tool_calls[0]["args"] == {"key": "***", "***": 1}
+    assert read["task"] == Send("node", {"x": "***"})
+    assert (read["raw"], read["deep"]) == (b"***", {"set": {"***"}, "tuple": ["***"]})
+    assert found.metadata["who"] == "***"
+    assert await storage.load_memory("default", "r") == [Message(MessageRole.USER, "***", {"deep": [{"x": "***"}]})]
+    await storage.release(key, fence=fence)
+    same = await storage.claim(rows.request(f"use {secret}"), asyncio.current_task())
+    assert same.outcome == "resume"  # the same input is recognised though its text was not stored
