@@ -7,8 +7,9 @@ they also work alone, before any run, and then write nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -255,8 +256,9 @@ class ProductionAgent:
     ) -> AsyncIterator[Event]:
         """Run one turn and yield its events, the last a `RunFinished`. Closing the iterator stops the turn; it can be resumed."""
         asked = self._asked(user_input, run_id, request_id, deadline_at)
-        async for event in self._streamed(lambda sink: self.driver.drive(replace(asked, sink=sink))):
-            yield event
+        async with contextlib.aclosing(self._streamed(asked)) as events:
+            async for event in events:
+                yield event
 
     async def resume(self, run_id: str, *, force: bool = False) -> AgentRun:
         """Go on with the unfinished turn of `run_id` and return its account; the part before the crash is in it.
@@ -270,8 +272,9 @@ class ProductionAgent:
     async def stream_resume(self, run_id: str, *, force: bool = False) -> AsyncIterator[Event]:
         """Like `resume`, and yield the events."""
         asked = Asked(run_id=validate_run_id(run_id), input=None, force=force)
-        async for event in self._streamed(lambda sink: self.driver.drive(replace(asked, sink=sink))):
-            yield event
+        async with contextlib.aclosing(self._streamed(asked)) as events:
+            async for event in events:
+                yield event
 
     async def unfinished(self) -> list[str]:
         """Return the run_ids of this agent's turns that were begun, not ended, and that nobody alive works on; oldest first."""
@@ -357,9 +360,9 @@ class ProductionAgent:
             raise RunNotFound(f"run {run_id!r}: nothing of this name is in {self.storage.location}.", run_id=run_id)
         return rows[-1]
 
-    async def _streamed(self, drive: Callable[[Callable[[Event], None]], Any]) -> AsyncIterator[Event]:
+    async def _streamed(self, asked: Asked) -> AsyncGenerator[Event, None]:
         events: asyncio.Queue[Event | None] = asyncio.Queue()
-        task = asyncio.ensure_future(drive(events.put_nowait))
+        task = asyncio.ensure_future(self.driver.drive(replace(asked, sink=events.put_nowait)))
         task.add_done_callback(lambda _: events.put_nowait(None))
         try:
             while (event := await events.get()) is not None:

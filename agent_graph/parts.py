@@ -163,7 +163,7 @@ def name_unmarked(specs: Iterable[ToolSpec], config: AgentConfig) -> None:
         )
 
 
-def moment(value: float | datetime | None) -> float | None:
+def moment(value: object) -> float | None:
     """Return a deadline as seconds since the epoch. Raises ConfigError."""
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""`runs` and `show`: what is in the storage. Chooses no model, builds no graph, and makes no storage that is not there."""
+"""`runs` and `show`: what is in the storage. No model is chosen, no graph built, no storage made where none is."""
 
 from __future__ import annotations
 

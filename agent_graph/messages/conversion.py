@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from operator import is_
+from typing import Any, cast
 from uuid import uuid4
 
 from langchain_core.messages import BaseMessage
 
 from agent_graph.decisions.plain import plain
-from agent_graph.messages.fields import answers_after
+from agent_graph.messages.fields import answers_after, copied
 from agent_graph.messages.langchain import to_langchain
 from agent_graph.messages.spec import MADE_UP, to_spec
 from agent_graph.types import Message
@@ -48,7 +49,7 @@ class Conversion:
 
     def to_spec(self, messages: Sequence[BaseMessage]) -> list[Message]:
         """Return the specification's messages. ContractError for what is no message of a conversation (RemoveMessage)."""
-        pairs = [self._pair_of(message) for message in messages]
+        pairs = self._known(messages) or [self._pair_of(message) for message in messages]
         self._forget_all_but(pairs)
         return [pair.spec for pair in pairs]
 
@@ -63,7 +64,17 @@ class Conversion:
 
     def remember(self, langchain: BaseMessage, spec: Message) -> None:
         """Take `spec` for the very message that `langchain` stands for, as when a backend's reply has just been wrapped."""
-        self._add(langchain, spec)
+        self._add(langchain, spec, plain(spec.metadata))
+
+    def _known(self, messages: Sequence[BaseMessage]) -> list[_Pair] | None:
+        """Return the pairs of a list of which nothing is new and nothing was changed: the usual case, at C's speed."""
+        known = self._by_langchain.get
+        pairs = [pair for message in messages if (pair := known(id(message))) is not None]
+        if len(pairs) != len(messages) or not all(map(is_, [pair.blocks for pair in pairs], [m.content for m in messages])):
+            return None
+        specs = [pair.spec for pair in pairs]
+        held = [(spec.content, spec.role, spec.metadata) for spec in specs]
+        return pairs if held == [pair.held for pair in pairs] else None
 
     def _pair_of(self, message: BaseMessage) -> _Pair:
         pair = self._by_langchain.get(id(message))
@@ -71,19 +82,23 @@ class Conversion:
             pair = self._by_id.get(message.id)
         if pair is not None and pair.stands_for(message) and pair.is_unchanged():
             return pair
-        return self._add(message, to_spec(message))
+        draft = to_spec(message)
+        metadata = copied(draft.metadata)
+        return self._add(message, Message(draft.role, draft.content, metadata), draft.metadata)
 
     def _pair_for(self, message: Message, messages: Sequence[Message], index: int) -> _Pair:
         pair = self._by_spec.get(id(message))
         if pair is not None and pair.is_unchanged():
             return pair
-        langchain = to_langchain(message, answers_after(messages, index))
+        copy = plain(message.metadata)
+        langchain = to_langchain(Message(message.role, message.content, cast("dict[str, Any]", copy)), answers_after(messages, index))
         if pair is not None and langchain.id is None:
             langchain.id = pair.langchain.id
-        return self._add(langchain, message)
+        return self._add(langchain, message, copy)
 
-    def _add(self, langchain: BaseMessage, spec: Message) -> _Pair:
-        pair = _Pair(langchain, langchain.content, spec, spec.role, spec.content, plain(spec.metadata))
+    def _add(self, langchain: BaseMessage, spec: Message, metadata: object) -> _Pair:
+        """Enter a pair; `metadata` is what the message's own is compared with, and no part of it."""
+        pair = _Pair(langchain, langchain.content, spec, (spec.content, spec.role, metadata))
         self._enter(pair)
         return pair
 
@@ -113,9 +128,8 @@ class _Pair:
     langchain: BaseMessage
     blocks: object
     spec: Message
-    role: object
-    content: str
-    metadata: Any
+    held: tuple[object, object, object]
+    """The `Message`'s content, role and metadata."""
 
     def stands_for(self, message: BaseMessage) -> bool:
         if self.langchain is message:
@@ -123,7 +137,7 @@ class _Pair:
         return bool(self.langchain == message)
 
     def is_unchanged(self) -> bool:
-        spec = self.spec
-        if spec.role is not self.role or spec.content != self.content:
+        spec, (content, role, metadata) = self.spec, self.held
+        if spec.role != role or spec.content != content:
             return False
-        return bool(spec.metadata == self.metadata or plain(spec.metadata) == self.metadata)
+        return bool(spec.metadata == metadata or plain(spec.metadata) == plain(metadata))

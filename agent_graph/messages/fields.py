@@ -76,7 +76,10 @@ class Answer:
 
 
 def fields_from(message: Message, answers: Sequence[Answer]) -> tuple[str, dict[str, Any]]:
-    """Return LangChain's type and fields for `message`, which the tool messages of `answers` follow."""
+    """Return LangChain's type and fields for `message`, which the tool messages of `answers` follow.
+
+    They share the parts of `message.metadata`, which therefore has to be a copy.
+    """
     metadata = mapping(message.metadata)
     kind, content = _kind_of(message, mapping(metadata.get(EXTRAS))), blocks_of(message)
     fields = {"content": content, **_derived(kind, message, answers), **extras_of(metadata)}
@@ -100,8 +103,8 @@ def _kind_of(message: Message, extras: Mapping[str, Any]) -> str:
 
 
 def extras_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the fields that stand beside the layout. (`content_blocks`, which is none, would be the content.)"""
-    extras = copied(mapping(metadata.get(EXTRAS)))
+    """Return the fields that stand beside the layout. (`content_blocks`, which is none, would be the content.)"""
+    extras = mapping(metadata.get(EXTRAS))
     return {name: value for name, value in extras.items() if name not in ("type", "content_blocks")}
 
 
@@ -162,12 +165,15 @@ def _tool_fields(message: Message) -> dict[str, Any]:
 
 def _ai_fields(message: Message, answers: Sequence[Answer]) -> dict[str, Any]:
     """Read a reply of the past: a call in its text counts only if it was answered."""
-    names = {answer.name for answer in answers if answer.name}
+    names, metadata = {answer.name for answer in answers if answer.name}, mapping(message.metadata)
+    usage = _usage_key(metadata)
+    if usage is not None:  # it is taken as it is, and need not be understood
+        message = Message(message.role, message.content, {key: value for key, value in metadata.items() if key != usage})
     try:
         reply = read_reply(message, tool_names=names, step=0, json_content=bool(names))
     except AgentGraphError:
         return {}  # metadata of someone else's making; it is kept as it is
-    return reply_fields(replace(reply, calls=_with_answered_ids(reply.calls, answers)), mapping(message.metadata))
+    return reply_fields(replace(reply, calls=_with_answered_ids(reply.calls, answers)), metadata)
 
 
 def _with_answered_ids(calls: Sequence[Call], answers: Sequence[Answer]) -> tuple[Call, ...]:
@@ -206,9 +212,8 @@ def _invalid(call: Call) -> dict[str, Any]:
 
 def _usage_metadata(usage: Usage | None, metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return LangChain's `usage_metadata`; None if nothing is known. Where `metadata` holds one already, that one."""
-    written = mapping(next((metadata[key] for key in ("usage", "usage_metadata") if metadata.get(key)), None))
-    if _is_usage_metadata(written):
-        return copied(written)
+    if (key := _usage_key(metadata)) is not None:
+        return dict(metadata[key])
     if usage is None:
         return None
     read = {"cache_read": usage.cache_read, "cache_creation": usage.cache_write, "audio": usage.audio_input}
@@ -221,6 +226,12 @@ def _usage_metadata(usage: Usage | None, metadata: Mapping[str, Any]) -> dict[st
         **_details("input_token_details", read),
         **_details("output_token_details", made),
     }
+
+
+def _usage_key(metadata: Mapping[str, Any]) -> str | None:
+    """Return under which key stands a usage that is LangChain's already."""
+    key = next((key for key in ("usage", "usage_metadata") if metadata.get(key)), None)
+    return key if key is not None and _is_usage_metadata(mapping(metadata[key])) else None
 
 
 def _is_usage_metadata(written: Mapping[str, Any]) -> bool:

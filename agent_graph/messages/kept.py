@@ -9,7 +9,6 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, BaseMessage
 
 from agent_graph.decisions.plain import plain
-from agent_graph.messages.fields import copied
 
 __all__ = ["NATIVE", "calls_changed", "keep", "kept_metadata"]
 
@@ -18,19 +17,19 @@ NATIVE: Final = "agent_graph"
 
 
 def keep(message: BaseMessage, metadata: object) -> None:
-    """Keep `metadata` on `message`, so that it is there unchanged when `message` becomes a `Message` again."""
-    kept: dict[str, Any] = {"metadata": plain(metadata)}
+    """Keep `metadata`, plain JSON, on `message`, so that it is there when `message` becomes a `Message` again."""
+    kept: dict[str, Any] = {"metadata": metadata}
     if (calls := _digest(message)) is not None:
         kept["calls"] = calls
     message.response_metadata = {**message.response_metadata, NATIVE: kept}
 
 
 def kept_metadata(message: BaseMessage) -> dict[str, Any] | None:
-    """Return a copy of what was kept; None if nothing was."""
+    """Return what was kept; None if nothing was."""
     kept = message.response_metadata.get(NATIVE)
     if not isinstance(kept, dict) or not isinstance(kept.get("metadata"), dict):
         return None
-    return copied(kept["metadata"])
+    return dict(kept["metadata"])
 
 
 def calls_changed(message: BaseMessage) -> bool:

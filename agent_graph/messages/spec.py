@@ -15,7 +15,7 @@ from langchain_core.messages import (
 
 from agent_graph.decisions.plain import plain
 from agent_graph.errors import ContractError
-from agent_graph.messages.fields import CLASSES, EXTRAS, build, copied, fields_from, mapping, role_of_kind, text_of
+from agent_graph.messages.fields import CLASSES, EXTRAS, build, fields_from, mapping, role_of_kind, text_of
 from agent_graph.messages.kept import NATIVE, calls_changed, kept_metadata
 from agent_graph.types import Message, MessageRole
 
@@ -40,7 +40,11 @@ _NOT_BACK_TO_BACKENDS: Final = frozenset({"id", "tool_calls", "invalid_tool_call
 
 
 def to_spec(message: BaseMessage) -> Message:
-    """Return `message` as the specification's. ContractError for what is no message of a conversation (RemoveMessage)."""
+    """Return `message` as the specification's.
+
+    Its metadata shares the parts of `message` and may hold what has no JSON form: copy it before it goes out (`copied`).
+    ContractError for what is no message of a conversation (RemoveMessage).
+    """
     if isinstance(message, BaseMessageChunk):
         message = message_chunk_to_message(message)
     kept = kept_metadata(message)
@@ -48,7 +52,7 @@ def to_spec(message: BaseMessage) -> Message:
     spec = Message(_role_of(message), text_of(message.content), metadata)
     extras = _missing(message, spec, ignored=() if kept is None else _NOT_BACK_TO_BACKENDS)
     if extras:
-        metadata[EXTRAS] = {**mapping(metadata.get(EXTRAS)), **copied(extras)}
+        metadata[EXTRAS] = {**mapping(metadata.get(EXTRAS)), **extras}
     return spec
 
 
@@ -72,17 +76,17 @@ def _written_reply(message: AIMessage) -> dict[str, Any]:
     about = message.response_metadata
     return {
         "tool_calls": _written_calls(message),
-        "usage": plain(message.usage_metadata),
+        "usage": message.usage_metadata,
         "model": _first_text(about, ("model_name", "model", "model_id")),
         "finish_reason": _first_text(about, ("finish_reason", "stop_reason", "done_reason")) or _incomplete(about),
-        "cost_usd": plain(about.get("cost_usd")),
+        "cost_usd": about.get("cost_usd"),
     }
 
 
 def _written_calls(message: AIMessage) -> list[Any]:
     """Return all calls; those that are not valid have their arguments' text, which no reader takes for an object."""
     calls: list[Mapping[str, Any]] = [*message.tool_calls, *message.invalid_tool_calls]
-    return [plain({"id": call["id"], "name": call["name"], "args": call["args"]}) for call in calls]
+    return [{"id": call["id"], "name": call["name"], "args": call["args"]} for call in calls]
 
 
 def _incomplete(about: Mapping[str, Any]) -> str | None:
