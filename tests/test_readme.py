@@ -1,4 +1,4 @@
-"""The documentation is true: its Python runs, its links lead somewhere, its names are the door's, its output is today's.
+"""The documentation is true: its Python runs, its links lead somewhere, its table has all names, its output is today's.
 
 A file's ```python blocks are run in order, in one namespace, offline, in a folder of their own; `await` may stand at
 the top, as in a notebook. `<!-- no-run -->` before a block leaves it out; `<!-- output-of: COMMAND -->` before a block
