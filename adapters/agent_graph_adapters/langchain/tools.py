@@ -110,7 +110,8 @@ def _as_tool(given: object) -> BaseTool:
     if not callable(given) or isinstance(given, type):
         raise ConfigError(f"tools: {given!r} is no tool; a LangChain tool or a function with a docstring was due.")
     try:
-        made = make_tool(given, parse_docstring=True)
+        # A plain docstring is no Google-style one and yet says all that is needed: only a wrong "Args:" is an error.
+        made = make_tool(given, parse_docstring=True, error_on_invalid_docstring=False)
     except (ValueError, TypeError, NameError) as error:
         raise ConfigError(f"tools: {given!r} cannot be made a tool: {error}") from error
     return made
