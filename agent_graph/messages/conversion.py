@@ -39,19 +39,26 @@ class Conversion:
     several threads at once.
     """
 
-    __slots__ = ("_by_id", "_by_langchain", "_by_spec", "_longest")
+    __slots__ = ("_by_id", "_by_langchain", "_by_spec", "_last", "_longest")
 
     def __init__(self) -> None:
         self._by_langchain: dict[int, _Pair] = {}
         self._by_spec: dict[int, _Pair] = {}
         self._by_id: dict[str, _Pair] = {}
         self._longest = 0
+        self._last = _Beginning([], [], [], [], [])
 
     def to_spec(self, messages: Sequence[BaseMessage]) -> list[Message]:
         """Return the specification's messages. ContractError for what is no message of a conversation (RemoveMessage)."""
-        pairs = self._known(messages) or [self._pair_of(message) for message in messages]
-        self._forget_all_but(pairs)
-        return [pair.spec for pair in pairs]
+        known = self._last.beginning_of(messages)
+        if known is None:
+            known = self._converted(messages)
+        elif len(messages) > len(known.pairs):
+            known = known.and_then(self._converted(messages[len(known.pairs) :]))
+        if len(messages) > 1:  # one alone is a reply that is looked at, not a conversation
+            self._last = known
+        self._forget_all_but(known.pairs)
+        return list(known.specs)
 
     def to_langchain(self, messages: Sequence[Message]) -> list[BaseMessage]:
         """Return LangChain's messages, ids kept (None where there was none: see `ensure_id`).
@@ -66,15 +73,11 @@ class Conversion:
         """Take `spec` for the very message that `langchain` stands for, as when a backend's reply has just been wrapped."""
         self._add(langchain, spec, plain(spec.metadata))
 
-    def _known(self, messages: Sequence[BaseMessage]) -> list[_Pair] | None:
-        """Return the pairs of a list of which nothing is new and nothing was changed: the usual case, at C's speed."""
-        known = self._by_langchain.get
-        pairs = [pair for message in messages if (pair := known(id(message))) is not None]
-        if len(pairs) != len(messages) or not all(map(is_, [pair.blocks for pair in pairs], [m.content for m in messages])):
-            return None
+    def _converted(self, messages: Sequence[BaseMessage]) -> _Beginning:
+        pairs = [self._pair_of(message) for message in messages]
         specs = [pair.spec for pair in pairs]
-        held = [(spec.content, spec.role, spec.metadata) for spec in specs]
-        return pairs if held == [pair.held for pair in pairs] else None
+        contents, metadata = [spec.content for spec in specs], [spec.metadata for spec in specs]
+        return _Beginning(list(messages), pairs, specs, contents, metadata)
 
     def _pair_of(self, message: BaseMessage) -> _Pair:
         pair = self._by_langchain.get(id(message))
@@ -108,7 +111,7 @@ class Conversion:
         if pair.langchain.id:
             self._by_id[pair.langchain.id] = pair
 
-    def _forget_all_but(self, pairs: list[_Pair]) -> None:
+    def _forget_all_but(self, pairs: Sequence[_Pair]) -> None:
         """Let go of what compression dropped, once it outweighs the longest list that was converted."""
         self._longest = max(self._longest, len(pairs))
         if len(self._by_spec) > 2 * self._longest + _SPARE:
@@ -141,3 +144,34 @@ class _Pair:
         if spec.role != role or spec.content != content:
             return False
         return bool(spec.metadata == metadata or plain(spec.metadata) == plain(metadata))
+
+
+@dataclass(slots=True, frozen=True)
+class _Beginning:
+    """A list that was converted. The next one mostly begins with it, which is seen by comparing objects, not their contents.
+
+    A `Message` whose text was changed meanwhile is noticed here; a change deep in its metadata is noticed when it comes back.
+    """
+
+    messages: list[BaseMessage]
+    pairs: list[_Pair]
+    specs: list[Message]
+    contents: list[str]
+    metadata: list[dict[Any, Any]]
+
+    def beginning_of(self, messages: Sequence[BaseMessage]) -> _Beginning | None:
+        """Return this if `messages` begin with it, unchanged."""
+        if not self.pairs or len(messages) < len(self.pairs) or not all(map(is_, self.messages, messages)):
+            return None
+        same_text = all(map(is_, [spec.content for spec in self.specs], self.contents))
+        return self if same_text and all(map(is_, [spec.metadata for spec in self.specs], self.metadata)) else None
+
+    def and_then(self, more: _Beginning) -> _Beginning:
+        """Return the list that goes on with `more`."""
+        return _Beginning(
+            self.messages + more.messages,
+            self.pairs + more.pairs,
+            self.specs + more.specs,
+            self.contents + more.contents,
+            self.metadata + more.metadata,
+        )

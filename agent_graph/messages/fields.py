@@ -119,10 +119,10 @@ def build(message: Message, answers: Sequence[Answer]) -> BaseMessage:
 
 
 def build_of(kind: str, fields: Mapping[str, Any]) -> BaseMessage | None:
-    """Return the message, or None where the fields do not fit the class."""
+    """Return the message, or None where the fields do not fit the class (LangChain's validators take their form for granted)."""
     try:
         return CLASSES[kind](**fields)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError, LookupError):
         return None
 
 

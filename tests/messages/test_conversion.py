@@ -138,3 +138,15 @@ def test_an_equal_message_that_is_another_object_is_converted_on_its_own() -> No
 
     assert one == two
     assert one is not two
+
+
+def test_a_changed_message_is_noticed_wherever_it_stands_in_a_history_that_grows() -> None:
+    conversion = Conversion()
+    history: list[BaseMessage] = [HumanMessage(str(number)) for number in range(4)]
+    conversion.to_spec(history)
+    for index in range(4):
+        conversion.to_spec(history)[index].content = "changed"
+        conversion.to_spec(history)[index].metadata = {"changed": True}
+        history.append(HumanMessage(str(len(history))))
+
+        assert conversion.to_spec(history) == [Message(MessageRole.USER, str(number)) for number in range(len(history))]
