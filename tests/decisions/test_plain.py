@@ -102,6 +102,7 @@ SIMPLE = {
     "surrogate pair": ("\ud83d\ude00", "😀"),
     "bytes of text": (b"caf\xc3\xa9", "café"),
     "bytes": (b"\xff\xfe", "//4="),
+    "bytes that end within a character": (b"a\xc3", "YcM="),
     "bytearray": (bytearray(b"x"), "x"),
     "memoryview": (memoryview(b"x"), "x"),
     "enum": (Colour.RED, "red"),
