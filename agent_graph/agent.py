@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional  # noqa: UP035  (the specification's own spelling is kept)
 
-from agent_graph import parts
+from agent_graph import parts, resolutions
 from agent_graph.config import AgentConfig, validate_run_id
 from agent_graph.decisions import prompt
 from agent_graph.decisions.budget import Limits, Spent, violation
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from agent_graph.events import Event
     from agent_graph.guardrails import Guardrail
     from agent_graph.ports import Clock, LLMBackend, MemoryBackend, ObservabilityBackend, ToolBackend
+    from agent_graph.resolutions import Resolution
     from agent_graph.runtime.promises import Promise
     from agent_graph.storage.port import Redactor, Storage, TurnRow
 
@@ -165,6 +166,7 @@ class ProductionAgent:
         )
         self.specs = self._tools.specs
         self.is_idempotent = self._tools.is_idempotent
+        self.can_reconcile, self.reconcile = self._tools.can_reconcile, self._tools.reconcile
         self.compresses_always = type(self)._compress_if_needed is not ProductionAgent._compress_if_needed
         self.fingerprint = hashlib.sha256(
             canonical_json([[s.name, s.parameters, self.is_idempotent(s.name)] for s in specs]).encode()
@@ -275,6 +277,24 @@ class ProductionAgent:
         async with contextlib.aclosing(self._streamed(asked)) as events:
             async for event in events:
                 yield event
+
+    async def resolve(self, run_id: str, call_id: str, outcome: Resolution | Mapping[str, Any] | str) -> AgentRun:
+        """Give a person's word on something that a turn waits for; once nothing is left to wait for, the turn goes on.
+
+        ```python
+        run = await agent.resolve("run_001", "call_1", Done("receipt 17"))
+        ```
+
+        Args:
+            run_id: a run whose `status` is "running" and whose `pending` is not empty.
+            call_id: the `call_id` of an entry of `AgentRun.pending`.
+            outcome: of a call in doubt `Done(result)`, `NotDone()`, `Unknown()`; of what a guardrail asked about `Approve()`,
+                `Edit(value)`, `Reject(reason)`, `Respond(text)`; or the same as JSON, `{"type": "done", "result": ...}`.
+
+        Raises:
+            RunNotFound, RunConflict (nothing waits under this call_id), ConfigError (this outcome makes no sense here).
+        """
+        return await self.driver.resolve(validate_run_id(run_id), call_id, resolutions.from_json(outcome))
 
     async def unfinished(self) -> list[str]:
         """Return the run_ids of this agent's turns that were begun, not ended, and that nobody alive works on; oldest first."""

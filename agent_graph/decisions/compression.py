@@ -162,8 +162,7 @@ def apply_cuts(messages: Sequence[Message], *, count: Count, max_tokens: int) ->
 def assemble(chosen: Plan, summary: str | None, *, count: Count) -> Compressed:
     """Return the compressed list, with `summary` if it is one that helps, else with a deterministic one."""
     smaller: Compressed | None = None
-    for message in _summaries(chosen, summary, count):
-        result = chosen.with_summary(message)
+    for result in _results(chosen, summary, count):
         tokens = count(result)
         if tokens <= chosen.limit and tokens < chosen.before:
             return Compressed(messages=result, tokens=tokens, problem=None)
@@ -256,8 +255,8 @@ def _chosen(plan: Plan, free: Sequence[range], count: Count) -> Plan:
     return keeping(low)
 
 
-def _summaries(chosen: Plan, summary: str | None, count: Count) -> Iterator[Message | None]:
-    """Yield what may stand for the summarised messages, the best first, each smaller than they are."""
+def _results(chosen: Plan, summary: str | None, count: Count) -> Iterator[list[Message]]:
+    """Yield what may be the result, the best first: with a summary that is smaller than what it stands for, or without."""
     if chosen.summarised:
         whole = count(chosen.to_summarise)
         own = fallback_summary(chosen.to_summarise, chosen.summary_tokens - estimate_text(_HEADING))
@@ -266,8 +265,10 @@ def _summaries(chosen: Plan, summary: str | None, count: Count) -> Iterator[Mess
             heading = "" if text is left_out else _HEADING
             message = _cut(Message(MessageRole.USER, heading + text, {SUMMARY: True}), chosen.summary_tokens, count)
             if text and count([message]) < whole:
-                yield message
-    yield None  # a limit is a limit: the originals stay in the storage
+                yield chosen.with_summary(message)
+    yield list(chosen.messages)
+    if chosen.summarised:
+        yield chosen.with_summary(None)  # a limit is a limit: the originals stay in the storage
 
 
 def _problem(tokens: int, chosen: Plan) -> str:

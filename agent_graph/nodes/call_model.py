@@ -18,10 +18,11 @@ from langgraph.types import Command, Send
 from agent_graph.decisions import compression, prompt, routing
 from agent_graph.decisions.budget import Land, Normal, Refuse, admit
 from agent_graph.events import StepFinished, TextDelta
+from agent_graph.guardrails import judge
 from agent_graph.runtime.compressing import window_of
 from agent_graph.runtime.governor import ModelOverflow
 from agent_graph.nodes import outcome
-from agent_graph.nodes.guard import judged, rails_at
+from agent_graph.nodes.guard import rails_at
 from agent_graph.nodes.transcript import text_of
 from agent_graph.state import Call, RunState, turn_of
 
@@ -155,7 +156,7 @@ async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay
     calls = sends(turn, reply, step)
     stages = ("reply",) if calls else ("reply", "output")
     waiting = any(not getattr(rail, "pure", False) for stage in stages for rail in rails_at(turn, stage))
-    allowed = not waiting and await _allowed(turn, reply, stages, step)
+    allowed = not waiting and await _allowed(turn, reply, stages)
     if allowed:
         text.release()
     run = turn.refresh()
@@ -165,12 +166,11 @@ async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay
     return Command(update=update, goto=calls if goto == "run_tool" else goto)
 
 
-async def _allowed(turn: Turn, reply: AIMessage, stages: Sequence[str], step: int) -> bool:
+async def _allowed(turn: Turn, reply: AIMessage, stages: Sequence[str]) -> bool:
     """Return whether the pure rails allow the reply as it is. Their findings are booked by `guard`, which asks them again."""
     message = turn.conversion.to_spec([reply])[0]
     for stage in stages:
-        payload = message if stage == "reply" else text_of(reply)
-        judgement = await judged(turn, stage, payload, step=step, book=False)
+        judgement = await judge(turn.agent.guardrails, stage, message if stage == "reply" else text_of(reply), turn.run)
         if judgement.findings:
             return False
     return True

@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Overwrite
 
 from agent_graph.errors import ContractError
-from agent_graph.guardrails import Allow, Block
+from agent_graph.guardrails import Block
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
 from agent_graph.nodes.guard import judged
@@ -73,7 +73,7 @@ async def _history(turn: Turn, state: RunState) -> list[BaseMessage]:
 
 async def _input_judged(turn: Turn, messages: list[BaseMessage]) -> Outcome | None:
     judgement = await judged(turn, "input", turn.run.input, step=0)
-    if isinstance(judgement.decisive, Allow | None):
+    if judgement.decisive is None:
         if judgement.payload != turn.run.input:
             messages[-1] = messages[-1].model_copy(update={"content": judgement.payload})
         return None

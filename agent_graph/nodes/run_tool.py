@@ -2,27 +2,30 @@
 
 The journal is written *around* `_execute_tool`, so that an override cannot skip it: `started` before, the end after. What a call
 that was started and never ended means is decided in `decisions/idempotency.py`. A tool's failure is told to the model; only a broken
-port ends the turn.
+port ends the turn. Whatever happens, the node may run again from its beginning: after a crash, and after waiting for a person.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import ToolMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphBubbleUp
 
 from agent_graph.decisions import idempotency, prompt
 from agent_graph.decisions.results import make_storable
 from agent_graph.decisions.tools import ToolSpec, canonical_json, check_args
-from agent_graph.errors import ContractError, OutcomeUnknown, ToolNotFound, describe
+from agent_graph.errors import ContractError, OutcomeUnknown, ToolNotExecuted, ToolNotFound, describe
 from agent_graph.events import ToolFinished, ToolStarted
-from agent_graph.guardrails import Ask, Block, Revise
+from agent_graph.guardrails import Block, Revise
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
 from agent_graph.nodes.guard import judged
+from agent_graph.resolutions import Approve, Done, NotDone, Reject, Resolution, Respond
+from agent_graph.runtime.asking import ask
 from agent_graph.state import Call, turn_of
 from agent_graph.storage.port import JournalRow
 from agent_graph.types import ToolCall
@@ -32,21 +35,28 @@ if TYPE_CHECKING:
 
 __all__ = ["run_tool"]
 
+Update = dict[str, Any]
+
 REPEATS = 3
 """So many identical calls with identical results in a row are pointed out to the model."""
+INTERRUPTED = "it was interrupted while it ran"
 
 
-async def run_tool(call: Call, config: RunnableConfig) -> dict[str, Any]:
+async def run_tool(call: Call, config: RunnableConfig) -> Update:
     """Run one call and return its result as a tool message."""
     turn = await turn_of(call, config)
     with turn.at_work():
         row, record = _planned(turn, call)
         try:
-            return await _life(turn, call, row, record)
+            refusal = _unusable(turn.agent.specs.get(call["name"]), call, turn)
+            if refusal is not None:
+                return _finished(turn, row, "rejected", replace(record, error=refusal))
+            return await _life(turn, row, record)
         except outcome.PASSES:
             raise
-        except Exception as error:
-            return _broken(turn, row, record, error)
+        except Exception as error:  # noqa: BLE001  whatever goes wrong inside a turn is its result
+            end = _finished(turn, row, "failed", replace(record, error=describe(error)))
+            return {**end, "outcome": outcome.of_error(error, turn)}
 
 
 def _planned(turn: Turn, call: Call) -> tuple[JournalRow, ToolCall]:
@@ -74,29 +84,6 @@ def _planned(turn: Turn, call: Call) -> tuple[JournalRow, ToolCall]:
     return row, ToolCall(tool_name=call["name"], args=args, call_id=call["id"], idempotency_key=key)
 
 
-async def _life(turn: Turn, call: Call, row: JournalRow, record: ToolCall) -> dict[str, Any]:
-    spec = turn.agent.specs.get(call["name"])
-    refusal = _unusable(spec, call, turn)
-    if refusal is not None:
-        return _finished(turn, row, "rejected", replace(record, error=refusal))
-    known = turn.journal.get(row.call_key)
-    match idempotency.plan(
-        state=None if known is None else known.state,
-        idempotent=row.idempotent,
-        attempt=row.attempt,
-        attempts=turn.config.attempts,
-        on_doubt="tell",
-    ):
-        case idempotency.Replay():
-            return _replayed(turn, row)
-        case idempotency.Tell():
-            return _in_doubt(turn, row, record, "the process died while it ran")
-        case idempotency.Run(attempt=attempt):
-            return await _run(turn, replace(row, state="started", attempt=attempt), record, call["step"])
-        case other:
-            raise AssertionError(f"on_doubt='tell' gave {other!r}")
-
-
 def _unusable(spec: ToolSpec | None, call: Call, turn: Turn) -> str | None:
     """Return why a call cannot be run, in words that let the model repair it; None where it can."""
     if spec is None:
@@ -108,65 +95,154 @@ def _unusable(spec: ToolSpec | None, call: Call, turn: Turn) -> str | None:
     return None if wrong is None else f"InvalidArguments: {wrong}"
 
 
-async def _run(turn: Turn, row: JournalRow, record: ToolCall, step: int) -> dict[str, Any]:
-    verdict = await judged(turn, "tool_args", copy.deepcopy(record), step=step)
-    if isinstance(verdict.decisive, Revise | Block | Ask):
+# -- a call's life ------------------------------------------------------------------------------------------------------------
+
+
+async def _life(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
+    """Do what the journal says is to be done with the call, until it has an end."""
+    resolved: Literal["not_done", "unknown"] | None = None
+    on_doubt = turn.config.on_doubt
+    while True:
+        row = turn.journal.get(row.call_key, row)
+        match _plan(turn, row, on_doubt, resolved):
+            case idempotency.Replay():
+                return await _replayed(turn, row, record)
+            case idempotency.Tell():
+                return _told(turn, row, record)
+            case idempotency.Failed():
+                error = f"{ToolNotExecuted.__name__}: it was not done, and no attempt is left."
+                return _finished(turn, row, "failed", replace(record, error=error))
+            case idempotency.Run(attempt=attempt):
+                update = await _run(turn, replace(row, state="started", attempt=attempt), record)
+                if update is not None:
+                    return update
+                resolved = None
+                continue
+            case idempotency.Reconcile():
+                word = await turn.agent.reconcile(record)
+            case _:  # Ask
+                word, on_doubt = _person(turn, row, record), "tell"
+        if isinstance(word, Done | Respond):
+            result = word.result if isinstance(word, Done) else word.text
+            return _finished(turn, row, "succeeded", replace(record, result=result))
+        if isinstance(word, Reject):
+            return _finished(turn, row, "cancelled", replace(record, error=f"Cancelled: {word.reason}"))
+        resolved = "not_done" if isinstance(word, NotDone | Approve) else "unknown"
+
+
+def _plan(turn: Turn, row: JournalRow, on_doubt: Literal["tell", "ask"], resolved: Literal["not_done", "unknown"] | None) -> idempotency.Plan:
+    return idempotency.plan(
+        state=row.state,
+        idempotent=row.idempotent,
+        attempt=row.attempt,
+        attempts=turn.config.attempts,
+        on_doubt=on_doubt,
+        can_reconcile=turn.agent.can_reconcile(row.tool),
+        resolved=resolved,
+    )
+
+
+def _person(turn: Turn, row: JournalRow, record: ToolCall) -> Resolution:
+    """Wait for a person to say what became of a call that is in doubt."""
+    if row.state != "in_doubt":
+        turn.record(replace(row, state="in_doubt", error=INTERRUPTED))
+    return ask(
+        turn,
+        key=row.call_key,
+        call_id=row.call_id,
+        name=row.tool,
+        args=record.args,
+        reason=f"{prompt.IN_DOUBT} ({row.error or INTERRUPTED})",
+        allowed=("done", "not_done", "unknown", "reject"),
+    )
+
+
+async def _run(turn: Turn, row: JournalRow, record: ToolCall) -> Update | None:
+    """Run the tool once more and return the update, or None where the outcome is in doubt (the journal then says why)."""
+    verdict = await judged(turn, "tool_args", copy.deepcopy(record), step=row.step, subject=record.call_id)
+    if isinstance(verdict.decisive, Revise | Block):
         return _finished(turn, row, "rejected", replace(record, error=f"Refused: {verdict.findings[-1].reason}"))
+    if verdict.findings:
+        record = replace(record, args=verdict.payload.args)
+        wrong = check_args(turn.agent.specs[record.tool_name], record.args)
+        if wrong is not None:
+            return _finished(turn, row, "rejected", replace(record, error=f"InvalidArguments: {wrong}"))
+        if verdict.payload.result is not None:  # a person answered in the tool's place
+            return _finished(turn, row, "succeeded", replace(record, result=verdict.payload.result))
     turn.record(row)
     await turn.durable()
-    turn.emit(ToolStarted(copy.copy(record), step))
-    asked = replace(record, args=verdict.payload.args if verdict.findings else copy.deepcopy(record.args))
-    began = turn.clock.monotonic()
-    try:
-        done = await turn.agent._execute_tool(asked)
-        _check_shape(done)
-    except (ContractError, *outcome.PASSES):
-        raise
-    except Exception as error:  # an override of `_execute_tool` raised: whether the tool ran is not known
-        if not row.idempotent:
-            return _in_doubt(turn, row, record, describe(error))
-        done = replace(record, error=describe(error))
-    elapsed_ms = (turn.clock.monotonic() - began) * 1000
-    latency = done.latency_ms if isinstance(done.latency_ms, int | float) and done.latency_ms > 0 else elapsed_ms
-    record = replace(record, result=done.result, error=None if done.error is None else str(done.error), latency_ms=latency)
-    if record.error is not None and record.error.startswith(OutcomeUnknown.__name__):
-        return _in_doubt(turn, row, record, record.error.partition(":")[2].strip() or "its end was not seen")
-    update = await _result_judged(turn, row, record, step)
+    turn.emit(ToolStarted(copy.copy(record), row.step))
+    done = await _executed(turn, row, record)
+    if done is None:
+        return None
+    update = await _judged_result(turn, turn.journal[row.call_key], done)
     if not row.idempotent:
         await turn.durable()
     return update
 
 
-async def _result_judged(turn: Turn, row: JournalRow, record: ToolCall, step: int) -> dict[str, Any]:
-    verdict = await judged(turn, "tool_result", copy.copy(record), step=step)
-    if isinstance(verdict.decisive, Revise | Block | Ask):
-        shown = f"The result was withheld: {verdict.findings[-1].reason}"
-        return _finished(turn, row, "failed" if record.error else "succeeded", replace(record, result=shown))
-    if verdict.findings and isinstance(verdict.payload, ToolCall):
-        record = replace(record, result=verdict.payload.result, error=verdict.payload.error)
-    return _finished(turn, row, "failed" if record.error is not None else "succeeded", record)
+async def _executed(turn: Turn, row: JournalRow, record: ToolCall) -> ToolCall | None:
+    """Return the record with its result or error, or None where it is not known whether the tool ran."""
+    began = turn.clock.monotonic()
+    try:
+        done = await turn.agent._execute_tool(replace(record, args=copy.deepcopy(record.args)))
+        if not (hasattr(done, "result") and hasattr(done, "error")):
+            raise ContractError(f"_execute_tool returned {type(done).__name__}; the ToolCall with result or error set was due.")
+    except (ContractError, *outcome.PASSES):
+        raise
+    except Exception as error:  # noqa: BLE001  an override raised: whether the tool ran is not known
+        if not row.idempotent:
+            _doubt(turn, row, describe(error))
+            return None
+        return replace(record, error=describe(error), latency_ms=(turn.clock.monotonic() - began) * 1000)
+    failed = None if done.error is None else str(done.error)
+    if failed is not None and failed.startswith(OutcomeUnknown.__name__):
+        _doubt(turn, row, failed.partition(":")[2].strip())
+        return None
+    elapsed_ms = (turn.clock.monotonic() - began) * 1000
+    latency = done.latency_ms if isinstance(done.latency_ms, int | float) and done.latency_ms > 0 else elapsed_ms
+    return replace(record, result=done.result, error=failed, latency_ms=latency)
 
 
-def _check_shape(done: Any) -> None:
-    if not (hasattr(done, "result") and hasattr(done, "error")):
-        raise ContractError(f"ToolBackend.execute returned {type(done).__name__}; the ToolCall with result or error set was due.")
+def _doubt(turn: Turn, row: JournalRow, reason: str) -> None:
+    turn.record(replace(turn.journal[row.call_key], state="in_doubt", error=reason or INTERRUPTED))
 
 
-def _finished(turn: Turn, row: JournalRow, state: Any, record: ToolCall) -> dict[str, Any]:
-    """Book the end of a call, tell those who listen, and return the tool message."""
-    stored = make_storable(record.result)
+async def _judged_result(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
+    """Let the rails look at the result, book the end of the call and return the update.
+
+    Where a person has to look at it, the result is on record before the wait begins: the call is not made again for it.
+    """
+    state: Literal["failed", "succeeded"] = "failed" if record.error is not None else "succeeded"
+    try:
+        verdict = await judged(turn, "tool_result", copy.copy(record), step=row.step, subject=record.call_id)
+    except GraphBubbleUp:
+        result = None if record.result is None else make_storable(record.result).json
+        turn.record(replace(row, state=state, result=result, error=record.error, latency_ms=record.latency_ms))
+        raise
+    if isinstance(verdict.decisive, Revise | Block):
+        return _finished(turn, row, state, replace(record, result=f"The result was withheld: {verdict.findings[-1].reason}"))
+    if not verdict.findings:
+        return _finished(turn, row, state, record)
+    shown = replace(record, result=verdict.payload.result, error=verdict.payload.error)
+    only_shown = all(getattr(finding.verdict, "shown_only", False) for finding in verdict.findings)
+    return _finished(turn, row, state, record if only_shown else shown, shown=shown)
+
+
+# -- its end ------------------------------------------------------------------------------------------------------------------
+
+
+def _finished(turn: Turn, row: JournalRow, state: Any, record: ToolCall, *, shown: ToolCall | None = None) -> Update:
+    """Book the end of a call, tell those who listen, and return the tool message; `shown`: what the model reads, if not the record."""
+    stored = make_storable((shown or record).result)
     if stored.changed and state == "succeeded":
         turn.warn(f"{record.tool_name}: {stored.changed}", step=row.step)
     row = replace(
-        row,
-        state=state,
-        result=None if record.result is None else stored.json,
-        error=record.error,
-        latency_ms=record.latency_ms,
+        row, state=state, result=None if record.result is None else stored.json, error=record.error, latency_ms=record.latency_ms
     )
     turn.finished(row, record)
     turn.emit(ToolFinished(copy.copy(record), row.step))
-    update: dict[str, Any] = {"messages": [_message(turn, row, stored.text)]}
+    update: Update = {"messages": [_message(turn, row, stored.text)]}
     limit = turn.config.max_repeated_calls
     if limit is not None and _repeats(turn, row) >= limit:
         update["outcome"] = outcome.of_stop(f"max_repeated_calls: {_repeats(turn, row)} of {limit}")
@@ -185,7 +261,7 @@ def _message(turn: Turn, row: JournalRow, text: str) -> ToolMessage:
 def _repeats(turn: Turn, row: JournalRow) -> int:
     """Return how many calls in a row, this one the last, were the same and had the same result."""
     count = 0
-    for other in reversed(sorted(turn.journal.values(), key=lambda entry: (entry.step, entry.index))):
+    for other in reversed(turn.in_order()):
         if (other.step, other.index) > (row.step, row.index):
             continue
         if (other.tool, other.args, other.result, other.error) != (row.tool, row.args, row.result, row.error):
@@ -194,18 +270,14 @@ def _repeats(turn: Turn, row: JournalRow) -> int:
     return count
 
 
-def _replayed(turn: Turn, row: JournalRow) -> dict[str, Any]:
-    """The call ended before the crash: its result is on record, the tool is not asked again."""
-    text = "" if row.result is None else make_storable(turn.results[row.call_key].result).text
-    return {"messages": [_message(turn, row, text)]}
+async def _replayed(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
+    """The call ended before the crash, or before a person looked at its result: the tool is not asked again."""
+    known = turn.results[row.call_key]
+    return await _judged_result(turn, row, replace(record, result=known.result, error=known.error, latency_ms=known.latency_ms))
 
 
-def _in_doubt(turn: Turn, row: JournalRow, record: ToolCall, reason: str) -> dict[str, Any]:
+def _told(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
     """Never guess: the model is told that the outcome is unknown, and the tool is not run again."""
-    record = replace(record, result=None, error=f"{OutcomeUnknown.__name__}: {prompt.IN_DOUBT} ({reason})")
-    return _finished(turn, row, "in_doubt", record)
-
-
-def _broken(turn: Turn, row: JournalRow, record: ToolCall, error: Exception) -> dict[str, Any]:
-    update = _finished(turn, row, "failed", replace(record, error=describe(error)))
-    return {**update, "outcome": outcome.of_error(error, turn)}
+    reason = row.error if row.state == "in_doubt" and row.error else INTERRUPTED
+    known = reason if reason.startswith(OutcomeUnknown.__name__) else f"{OutcomeUnknown.__name__}: {prompt.IN_DOUBT} ({reason})"
+    return _finished(turn, row, "in_doubt", replace(record, result=None, error=known))

@@ -20,17 +20,21 @@ from uuid import uuid4
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
+from agent_graph import resolutions
+from agent_graph.decisions.results import make_storable
 from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
 from agent_graph.events import RunFinished, RunStarted
 from agent_graph.runtime import memory
-from agent_graph.runtime.account import run_of
-from agent_graph.runtime.turn import Turn, current_turn
-from agent_graph.storage.port import Claim, TurnRequest, TurnRow
+from agent_graph.runtime.account import run_of, to_json
+from agent_graph.runtime.asking import pending_of
+from agent_graph.runtime.turn import RESOLUTION, Turn, current_turn
+from agent_graph.storage.port import Claim, NoteRow, TurnRequest, TurnRow
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
     from agent_graph.events import Event
+    from agent_graph.resolutions import Resolution
     from agent_graph.state import RunState
     from agent_graph.types import AgentRun
 
@@ -144,7 +148,8 @@ class Driver:
             resumed=claim.outcome == "resume",
         )
         if turn.resumed:
-            turn.restore(await agent.storage.journal(turn.key), await agent.storage.ledger(turn.key))
+            storage, key = agent.storage, turn.key
+            turn.restore(await storage.journal(key), await storage.ledger(key), await storage.notes(key))
             turn.loaded = True
             turn.put_turn("running", result=False)
         return turn
@@ -171,7 +176,9 @@ class Driver:
         turn.emit(RunStarted(turn.key.run_id, turn.key.turn, resumed))
         try:
             with _own_config() as callbacks:
-                await self._invoke(turn, resumed, callbacks)
+                waits_for = await self._invoke(turn, resumed, callbacks)
+            if waits_for:
+                self._waiting(turn, waits_for)
             await turn.durable()
         except asyncio.CancelledError:
             await self._stopped(turn)
@@ -188,7 +195,8 @@ class Driver:
         turn.emit(RunFinished(turn.run))
         return turn.run
 
-    async def _invoke(self, turn: Turn, resumed: bool, callbacks: Any) -> None:
+    async def _invoke(self, turn: Turn, resumed: bool, callbacks: Any) -> list[dict[str, Any]]:
+        """Drive the graph to its end, or until it waits; return what it waits for."""
         agent = self._agent
         config: dict[str, Any] = {
             "configurable": {"thread_id": turn.key.thread_id},
@@ -200,7 +208,13 @@ class Driver:
         begin: Any = {"run_id": turn.key.run_id, "turn": turn.key.turn, "input": turn.run.input}
         if resumed and await self._has_begun(turn, config):
             begin = None
-        await agent.graph.ainvoke(begin, config, durability="sync")
+        result = await agent.graph.ainvoke(begin, config, durability="sync")
+        return [pending_of(waiting.value) for waiting in result.get("__interrupt__") or ()]
+
+    def _waiting(self, turn: Turn, waits_for: list[dict[str, Any]]) -> None:
+        run = turn.refresh()
+        run.status, run.pending, run.stop_reason = "running", waits_for, "waiting"
+        turn.put_turn("waiting", result=True)
 
     async def _has_begun(self, turn: Turn, config: dict[str, Any]) -> bool:
         """Return whether the graph has a checkpoint of this very turn to go on from."""
@@ -221,6 +235,31 @@ class Driver:
     async def _let_go(self, turn: Turn) -> None:
         with contextlib.suppress(StorageError, NotDurable, LeaseLost):
             await turn.storage.release(turn.key, fence=turn.fence)
+
+    # -- a person's word ------------------------------------------------------------------------------------------------------------
+
+    async def resolve(self, run_id: str, call_id: str, word: Resolution) -> AgentRun:
+        """Write the word down, and let the turn go on once nothing is left to wait for."""
+        agent = self._agent
+        rows = await agent.storage.turns(agent.namespace, run_id)
+        if not rows:
+            raise RunNotFound(f"run {run_id!r}: nothing of this name is in {agent.storage.location}.", run_id=run_id)
+        row, run = rows[-1], run_of(rows[-1])
+        pending = [] if run is None or row.status != "waiting" else run.pending
+        entry = next((entry for entry in pending if entry["call_id"] == call_id), None)
+        if run is None or entry is None:
+            waits = ", ".join(repr(entry["call_id"]) for entry in pending) or "nothing"
+            raise RunConflict(f"run {run_id!r}: {call_id!r} waits for nobody's word; what waits: {waits}.", run_id=run_id)
+        said = resolutions.to_json(word)
+        if said["type"] not in entry["allowed"]:
+            raise ConfigError(f"outcome: {said['type']!r} makes no sense for {call_id!r}; one of {', '.join(entry['allowed'])} is due.")
+        body = make_storable({"key": entry["key"], "outcome": said}).json
+        agent.storage.put(NoteRow(key=row.key, step=0, kind=RESOLUTION, body=body), fence=0)
+        run.pending = [other for other in run.pending if other is not entry]
+        status: Any = "waiting" if run.pending else "stopped"
+        agent.storage.put(replace(row, status=status, result=to_json(run) if run.pending else None), fence=0)
+        await agent.storage.durable(row.key)
+        return run if run.pending else await self.drive(Asked(run_id=run_id, input=None))
 
     # -- turns that another graph drives --------------------------------------------------------------------------------------------
 

@@ -10,10 +10,11 @@ Each attempt gets a fresh copy of the call: a backend may change what it is give
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from agent_graph.context import current_call
 from agent_graph.decisions.retry import Failure, next_delay
 from agent_graph.decisions.tools import ToolSpec, canonical_json
 from agent_graph.errors import ContractError, OutcomeUnknown, ToolNotExecuted, ToolNotFound, ToolTimeout, describe
+from agent_graph.resolutions import Done, NotDone, Resolution, Unknown
 from agent_graph.runtime.deadline import Expired, within
 from agent_graph.types import ToolCall
 
@@ -32,6 +34,8 @@ __all__ = ["Tools"]
 
 logger = logging.getLogger("agent_graph")
 
+RECONCILE_S = 10.0
+"""How long a tool may take to say what became of a call, in seconds."""
 REMEMBERED = 256
 """So many results of calls made outside any turn are remembered."""
 
@@ -51,6 +55,34 @@ class Tools:
         """Return whether a call of `name` may be repeated; an unmarked tool is as the policy says."""
         spec = self.specs.get(name)
         return self._unmarked_idempotent if spec is None or spec.idempotent is None else spec.idempotent
+
+    def can_reconcile(self, name: str) -> bool:
+        """Return whether the tool, or its backend, can say what became of a call."""
+        return self._reconciler(name) is not None
+
+    async def reconcile(self, call: ToolCall) -> Resolution:
+        """Return the tool's own word on a call whose outcome is in doubt; one that fails, or takes its time, does not know.
+
+        Asked are, in this order, the tool's `reconcile(key)` (in its dict, or in a LangChain tool's `extras`) and the backend's `reconcile(call)`.
+        """
+        ask = self._reconciler(call.tool_name)
+        assert ask is not None, "asked only where it can"
+        try:
+            word = await within(RECONCILE_S, _awaited(ask, call))
+        except Exception as error:  # noqa: BLE001  the port's border: a failing answer is no answer
+            logger.warning("tool %s: reconcile failed: %s", call.tool_name, describe(error))
+            return Unknown()
+        if isinstance(word, Done | NotDone | Unknown):
+            return word
+        raise ContractError(f"reconcile of {call.tool_name} returned {type(word).__name__}; Done, NotDone or Unknown was due.")
+
+    def _reconciler(self, name: str) -> Callable[[ToolCall], Any] | None:
+        spec = self.specs.get(name)
+        own = None if spec is None else spec.raw.get("reconcile")
+        if callable(own):
+            return lambda call: own(call.idempotency_key)
+        backend = getattr(self.backend, "reconcile", None)
+        return backend if callable(backend) else None
 
     async def execute(self, call: ToolCall, turn: Turn | None) -> ToolCall:
         """Return a copy of `call` with its result or error.
@@ -123,6 +155,11 @@ class Tools:
         finally:
             current_call.reset(token)
         return replace(call, **_outcome(done))
+
+
+async def _awaited(ask: Callable[[ToolCall], Any], call: ToolCall) -> Any:
+    word = ask(copy.copy(call))
+    return await word if inspect.isawaitable(word) else word
 
 
 def _outcome(done: Any) -> dict[str, Any]:

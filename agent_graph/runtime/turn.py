@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import SystemMessage
 
-from agent_graph.runtime.account import NANO, OVER, Totals, call_of, rebuild, to_json, totals, usd, used_s
+from agent_graph import resolutions
 from agent_graph.decisions.budget import Limits, Spent
 from agent_graph.messages import Conversion, current_conversion
+from agent_graph.runtime.account import NANO, OVER, Totals, call_of, rebuild, to_json, totals, usd, used_s
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
 
 if TYPE_CHECKING:
@@ -34,14 +35,18 @@ if TYPE_CHECKING:
     from agent_graph.config import AgentConfig
     from agent_graph.decisions.tokens import Anchor
     from agent_graph.events import Event
-    from agent_graph.runtime.recorder import Recorder
-    from agent_graph.ports import Clock, MemoryBackend
+    from agent_graph.ports import Clock
+    from agent_graph.resolutions import Resolution
     from agent_graph.types import AgentRun, Message, ToolCall
 
-__all__ = ["Turn", "current_turn", "nano"]
+__all__ = ["RESOLUTION", "Turn", "current_turn", "nano"]
+
+RESOLUTION = "resolution"
+"""Kind of the note that holds a person's word: `{"key", "outcome"}`."""
 
 current_turn: ContextVar[Turn | None] = ContextVar("agent_graph_turn", default=None)
 """The turn that the running task works for; None where an underscore method is called alone."""
+
 
 def nano(amount: Decimal) -> int:
     """Return USD as nano-USD, rounded up: a price below a nano-dollar must not count as nothing."""
@@ -81,16 +86,19 @@ class Turn:
         self.direct = False
         self.learned_window: int | None = None
         self.loaded = False
+        self.resolutions: dict[str, Resolution] = {}
         self.saved_messages: tuple[int, str | None] | None = None
         self.busy = 0
         self._used_before_s = row.used_s
-        self._began_s = clock.monotonic()
+        self._began_s: float | None = clock.monotonic()
         self.anchor: Anchor | None = None
         self.estimates: dict[int, tuple[Message, str, int]] = {}
         self._system_message: SystemMessage | None = None
 
-    def restore(self, journal: Sequence[JournalRow], ledger: Sequence[LedgerRow]) -> None:
+    def restore(self, journal: Sequence[JournalRow], ledger: Sequence[LedgerRow], notes: Sequence[NoteRow]) -> None:
         """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
+        words = [json.loads(note.body) for note in notes if note.kind == RESOLUTION]
+        self.resolutions = {word["key"]: resolutions.from_json(word["outcome"]) for word in words}
         self.run = rebuild(self.row, journal, ledger)
         self.sums = totals(ledger)
         self.entries = max((row.entry for row in ledger), default=0)
@@ -104,13 +112,17 @@ class Turn:
     # -- time -----------------------------------------------------------------------------------------------------------------
 
     def start_clock(self) -> None:
-        """Begin to count working time: after imports, opening the storage and the lease."""
+        """Begin to count working time: after imports, opening the storage and the lease, and after waiting for a person."""
         self._began_s = self.clock.monotonic()
+
+    def pause_clock(self) -> None:
+        """Stop counting: waiting for a person is no working time."""
+        self._used_before_s, self._began_s = self.used_s, None
 
     @property
     def used_s(self) -> float:
         """Working time used so far, in seconds, earlier processes included."""
-        return self._used_before_s + self.clock.monotonic() - self._began_s
+        return self._used_before_s + (0.0 if self._began_s is None else self.clock.monotonic() - self._began_s)
 
     @property
     def time_left_s(self) -> float | None:
@@ -201,10 +213,15 @@ class Turn:
     def finished(self, row: JournalRow, call: ToolCall) -> None:
         """Queue the end of a tool call and enter it into the account; `call` keeps the original result."""
         self.record(row)
+        told = row.call_key in self.results
         self.results[row.call_key] = call
-        order = sorted(self.results, key=lambda key: (self.journal[key].step, self.journal[key].index))
-        self.run.tool_calls = [self.results[key] for key in order]
-        self.agent.recorder.tool_call(call, self.key.run_id)
+        self.run.tool_calls = [self.results[entry.call_key] for entry in self.in_order() if entry.call_key in self.results]
+        if not told:
+            self.agent.recorder.tool_call(call, self.key.run_id)
+
+    def in_order(self) -> list[JournalRow]:
+        """Return the journal by (step, index)."""
+        return sorted(self.journal.values(), key=lambda row: (row.step, row.index))
 
     def note(self, kind: str, body: Mapping[str, Any], *, step: int) -> None:
         """Queue a note: a decision worth keeping."""
@@ -250,6 +267,8 @@ class Turn:
         """While a node works for this turn, the specification's methods know it."""
         token, conversion = current_turn.set(self), current_conversion.set(self.conversion)
         self.busy += 1
+        if self._began_s is None:
+            self.start_clock()
         try:
             yield
         finally:

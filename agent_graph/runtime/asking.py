@@ -1,0 +1,62 @@
+"""Waiting for a person: a node that needs one's word stops its turn here, and finds the word here when the turn goes on.
+
+The wait is LangGraph's `interrupt`, in the payload that LangChain's HumanInTheLoopMiddleware uses, so that a UI made for one shows
+the other; an embedding graph answers it with `Command(resume=...)`. `agent.resolve` writes the word down first, as a note of the
+turn, and then lets the turn go on: a crash between the two loses nothing, because the node looks for the note before it asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from langgraph.types import interrupt
+
+from agent_graph.decisions.plain import plain
+from agent_graph.resolutions import Resolution, from_json
+
+if TYPE_CHECKING:
+    from agent_graph.runtime.turn import Turn
+
+__all__ = ["ask", "pending_of"]
+
+
+def ask(turn: Turn, *, key: str, call_id: str, name: str, args: Mapping[str, Any], reason: str, allowed: Sequence[str]) -> Resolution:
+    """Return a person's word on `key`; without one the turn stops here and waits (GraphInterrupt).
+
+    Args:
+        turn: whose notes may hold the word already.
+        key: what the word is on; the same when the node runs again.
+        call_id: by which a person names it: the tool call's id, or "<stage>:<step>".
+        name: the tool, or the stage.
+        args: what a person has to see to decide.
+        reason: why it waits, in plain words.
+        allowed: the kinds of word that make sense ("approve", "done", ...).
+    """
+    known = turn.resolutions.get(key)
+    if known is not None:
+        return known
+    turn.pause_clock()
+    answer = interrupt(
+        {
+            "action_requests": [{"name": name, "args": plain(dict(args)), "description": reason}],
+            "review_configs": [{"action_name": name, "allowed_decisions": list(allowed)}],
+            "key": key,
+            "call_id": call_id,
+        }
+    )
+    turn.start_clock()
+    return from_json(answer)
+
+
+def pending_of(payload: Any) -> dict[str, Any]:
+    """Return what `AgentRun.pending` shows of an interrupt's payload."""
+    request, review = payload["action_requests"][0], payload["review_configs"][0]
+    return {
+        "call_id": payload["call_id"],
+        "tool_name": request["name"],
+        "args": request["args"],
+        "reason": request["description"],
+        "allowed": review["allowed_decisions"],
+        "key": payload["key"],
+    }
