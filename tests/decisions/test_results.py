@@ -106,7 +106,9 @@ def test_one_huge_entry_does_not_push_out_its_neighbours() -> None:
 
 
 def test_a_long_list_ends_with_what_is_missing() -> None:
-    kept = json.loads(make_storable(list(range(10_000)), max_chars=1_000).json)
+    stored = make_storable(list(range(10_000)), max_chars=1_000)
+    kept = json.loads(stored.json)
+    assert len(stored.json) <= 1_000
     *numbers, mark = kept
     assert numbers == list(range(len(numbers)))
     assert mark == f"[cut: {10_000 - len(numbers):,} of 10,000 items left out]"
@@ -114,7 +116,9 @@ def test_a_long_list_ends_with_what_is_missing() -> None:
 
 
 def test_a_long_object_ends_with_what_is_missing() -> None:
-    kept = json.loads(make_storable({f"key{n}": n for n in range(1_000)} | {"[cut]": 1}, max_chars=1_000).json)
+    stored = make_storable({f"key{n}": n for n in range(1_000)} | {"[cut]": 1}, max_chars=1_000)
+    kept = json.loads(stored.json)
+    assert len(stored.json) <= 1_000
     mark = kept.pop("[cut]")
     assert mark == f"[cut: {1_001 - len(kept):,} of 1,001 entries left out]"
     assert all(kept[f"key{n}"] == n for n in range(len(kept)))
