@@ -182,7 +182,7 @@ class StreamingBackendChatModel(BackendChatModel):
                 yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
         answer = Message(MessageRole.ASSISTANT, shown) if answer is None else answer
         message = to_ai_message(answer, _read(answer, tools, step))
-        yield _as_chunk(message, rest=_rest(answer.content, shown, self.backend))
+        yield _as_chunk(message, rest=_rest(str(message.text), shown, self.backend))
 
 
 async def _pieces(backend: Any, messages: list[Message], tools: list[dict[str, Any]]) -> AsyncGenerator[str | Message, None]:
