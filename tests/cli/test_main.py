@@ -112,6 +112,14 @@ def test_what_cannot_be_is_exit_2_and_one_paragraph(command: Command, argv: list
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
+def test_a_limit_in_usd_that_no_price_can_hold_is_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    code, _, err = command("run", PARIS, "--model", "openai:gpt-99-huge", "--max-cost-usd", "0.1")
+    assert code == 2
+    assert "gpt-99-huge: no price is known, so max_cost_usd cannot hold." in err
+
+
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version(command: Command, option: str) -> None:
     code, out, _ = command(option)
