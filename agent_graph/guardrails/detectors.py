@@ -196,7 +196,7 @@ PII: tuple[Detector, ...] = (
         kind="ip_address",
         # A dotted quad after "v", "version" or the like is a version number.
         pattern=re.compile(
-            r"(?<![\w.:/-])(?<!version )(?<!Version )(?<!release )(?<!section )(?<!Section )(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)|" + _IPV6
+            r"(?<![\w.-])(?<!version )(?<!Version )(?<!release )(?<!section )(?<!Section )(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)|" + _IPV6
         ),
         check=_ip,
     ),
@@ -234,8 +234,10 @@ SECRETS: tuple[Detector, ...] = (
     *(_key(*key) for key in _KEYS),
     Detector(
         kind="aws_secret",  # forty characters without a prefix: only next to its own name
-        pattern=re.compile(r"(?i:aws.{0,20}secret.{0,20}?[\"'=: ]{1,6})(?P<it>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"),
-        hints=("aws",),
+        pattern=re.compile(
+            r"(?i:(?:aws.{0,20}secret|secret_?access_?key).{0,20}?[\"'=: ]{1,6})(?P<it>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
+        ),
+        hints=("aws", "secretaccesskey", "secret_access_key"),
         fold=True,
         check=_mixed,
     ),

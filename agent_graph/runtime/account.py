@@ -13,14 +13,15 @@ from decimal import Decimal
 from typing import Any
 
 from agent_graph.decisions.results import make_storable
+from agent_graph.errors import OutcomeUnknown
 from agent_graph.storage.port import JournalRow, LedgerRow, TurnRow
 from agent_graph.types import AgentRun, ToolCall
 
-__all__ = ["NANO", "Totals", "call_of", "from_json", "rebuild", "run_of", "to_json", "totals", "usd", "used_s"]
+__all__ = ["NANO", "Totals", "call_of", "from_json", "is_over", "rebuild", "run_of", "to_json", "totals", "usd", "used_s"]
 
 NANO = 10**9
 ENDED = frozenset({"complete", "failed", "timeout", "closed"})
-OVER = frozenset({"succeeded", "failed", "in_doubt", "rejected", "cancelled"})
+OVER = frozenset({"succeeded", "failed", "rejected", "cancelled"})
 
 
 class Totals:
@@ -88,6 +89,11 @@ def call_of(row: JournalRow) -> ToolCall:
     )
 
 
+def is_over(row: JournalRow) -> bool:
+    """Return whether a call has an end: one in doubt has it once the model has been told so."""
+    return row.state in OVER or (row.state == "in_doubt" and (row.error or "").startswith(OutcomeUnknown.__name__))
+
+
 def used_s(turn: TurnRow, journal: Sequence[JournalRow], ledger: Sequence[LedgerRow]) -> float:
     """Return the working time that the rows know of, in seconds."""
     return max([turn.used_s, *(row.used_s for row in journal), *(row.used_s for row in ledger)])
@@ -101,7 +107,7 @@ def rebuild(turn: TurnRow, journal: Sequence[JournalRow], ledger: Sequence[Ledge
         run_id=turn.key.run_id,
         input=turn.input,
         steps=sums.steps,
-        tool_calls=[call_of(row) for row in journal if row.state in OVER],
+        tool_calls=[call_of(row) for row in journal if is_over(row)],
         total_tokens=sums.tokens,
         total_cost_usd=float(usd(sums.cost_nusd)),
         cost_uncertain_usd=float(usd(sums.uncertain_nusd)),

@@ -26,7 +26,7 @@ from langchain_core.messages import SystemMessage
 from agent_graph import resolutions
 from agent_graph.decisions.budget import Limits, Spent
 from agent_graph.messages import Conversion, current_conversion
-from agent_graph.runtime.account import NANO, OVER, Totals, call_of, rebuild, to_json, totals, usd, used_s
+from agent_graph.runtime.account import NANO, Totals, call_of, is_over, rebuild, to_json, totals, usd, used_s
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Turn:
         self.sums = totals(ledger)
         self.entries = max((row.entry for row in ledger), default=0)
         self.journal = {row.call_key: row for row in journal}
-        self.results = {row.call_key: call_of(row) for row in journal if row.state in OVER}
+        self.results = {row.call_key: call_of(row) for row in journal if is_over(row)}
         self._used_before_s = used_s(self.row, journal, ledger)
         for row in ledger:
             if row.state == "reserved":

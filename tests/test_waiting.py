@@ -1,0 +1,237 @@
+"""Turns that wait for a person's word, and tools that say themselves what became of a call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_graph import Allow, Ask, ConfigError, ProductionAgent, RunConflict, RunNotFound, ToolBackend, ToolCall, guardrail
+from agent_graph.resolutions import Approve, Done, Edit, NotDone, Reject, Respond, Unknown, from_json, to_json
+from agent_graph.testing import DictMemory, ListObservability, ScriptedLLM, call, calls
+
+PAY: dict[str, Any] = {"name": "pay", "parameters": {"amount": {"type": "integer"}}, "idempotent": False}
+
+
+class Line(ToolBackend):
+    """Pays over a line that goes dead: the first `dead` payments happen, or not, and nobody hears of them."""
+
+    def __init__(self, dead: int = 1) -> None:
+        self.dead = dead
+        self.asked: list[dict[str, Any]] = []
+
+    async def execute(self, call: ToolCall) -> ToolCall:
+        self.asked.append(dict(call.args))
+        if len(self.asked) <= self.dead:
+            raise ConnectionError("the line went dead")
+        call.result = f"receipt {len(self.asked)}"
+        return call
+
+
+def agent_of(*replies: Any, backend: Any = None, tools: Any = None, storage: Any = None, **options: Any) -> ProductionAgent:
+    observability = ListObservability()
+    return ProductionAgent(
+        ScriptedLLM(replies), tools or [PAY], backend or Line(), DictMemory(), observability, {}, storage=storage, **options
+    )
+
+
+def told(agent: ProductionAgent) -> str:
+    """What the model was last told by a tool."""
+    assert isinstance(agent.llm, ScriptedLLM)
+    return next(message.content for message in reversed(agent.llm.requests[-1].messages) if message.role.value == "tool")
+
+
+# -- in doubt -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_by_default_the_model_is_told() -> None:
+    agent = agent_of(call("pay", amount=5), "I do not know whether it was paid.")
+    run = await agent.run("pay 5")
+    assert run.status == "complete"
+    assert "the outcome of this call is unknown" in told(agent)
+    assert agent.tool_backend.asked == [{"amount": 5}]
+
+
+@pytest.mark.parametrize(
+    ("word", "asked", "heard"),
+    [
+        (Done("receipt 17"), 1, "receipt 17"),
+        (NotDone(), 2, "receipt 2"),
+        (Unknown(), 1, "unknown"),
+        (Reject("leave it"), 1, "leave it"),
+        ({"type": "done", "result": {"receipt": 17}}, 1, '{"receipt":17}'),
+    ],
+    ids=["done", "not done: run again, same key", "unknown", "rejected", "as JSON"],
+)
+async def test_a_person_settles_a_doubt(word: Any, asked: int, heard: str) -> None:
+    agent = agent_of(call("pay", amount=5), "Settled.", on_doubt="ask")
+    waiting = await agent.run("pay 5", "r")
+    assert (waiting.status, waiting.stop_reason) == ("running", "waiting")
+    [entry] = waiting.pending
+    assert (entry["tool_name"], entry["args"]) == ("pay", {"amount": 5})
+    assert "the line went dead" in entry["reason"]
+    run = await agent.resolve("r", entry["call_id"], word)
+    assert (run.status, run.output, run.pending) == ("complete", "Settled.", [])
+    assert len(agent.tool_backend.asked) == asked
+    assert heard in told(agent)
+    assert isinstance(agent.observability, ListObservability)
+    assert len(agent.observability.runs) == 1
+    assert len(agent.observability.calls) == 1
+
+
+async def test_while_it_waits(tmp_path: Path) -> None:
+    """The table: the same input gives the waiting AgentRun, another one is a conflict; nothing is lost with the process."""
+    agent = agent_of(call("pay", amount=5), on_doubt="ask", storage=tmp_path / "runs.db")
+    waiting = await agent.run("pay 5", "r")
+    assert await agent.run("pay 5", "r") == waiting
+    assert await agent.resume("r") == waiting
+    with pytest.raises(RunConflict, match="waits for a person"):
+        await agent.run("other", "r")
+    assert await agent.unfinished() == []
+    call_id = waiting.pending[0]["call_id"]
+    with pytest.raises(RunConflict, match=f"what waits: '{call_id}'"):
+        await agent.resolve("r", "another", Done())
+    with pytest.raises(ConfigError, match="makes no sense"):
+        await agent.resolve("r", call_id, Approve())
+    with pytest.raises(RunNotFound):
+        await agent.resolve("unknown", call_id, Done())
+    await agent.aclose()
+    later = agent_of("Paid.", backend=Line(0), on_doubt="ask", storage=tmp_path / "runs.db")
+    run = await later.resolve("r", call_id, Done("receipt 1"))
+    assert (run.status, run.steps, later.tool_backend.asked) == ("complete", 2, [])
+    with pytest.raises(RunConflict, match="what waits: nothing"):
+        await later.resolve("r", call_id, Done("again"))
+    await later.aclose()
+
+
+async def test_two_doubts_are_settled_one_by_one() -> None:
+    agent = agent_of(calls(call("pay", amount=1), call("pay", amount=2)), "Both.", backend=Line(2), on_doubt="ask")
+    waiting = await agent.run("pay", "r")
+    first, second = [entry["call_id"] for entry in waiting.pending]
+    still = await agent.resolve("r", second, Done("b"))
+    assert (still.status, [entry["call_id"] for entry in still.pending]) == ("running", [first])
+    run = await agent.resolve("r", first, Done("a"))
+    assert [call.result for call in run.tool_calls] == ["a", "b"]
+    assert run.status == "complete"
+
+
+async def test_waiting_for_people_is_no_working_time() -> None:
+    from agent_graph.testing import FakeClock
+
+    clock = FakeClock(auto=True)
+    agent = agent_of(call("pay", amount=5), "Settled.", on_doubt="ask", clock=clock, timeout_s=60)
+    waiting = await agent.run("pay 5", "r")
+    clock.advance(3_600)
+    run = await agent.resolve("r", waiting.pending[0]["call_id"], Done("r"))
+    assert run.status == "complete"
+    assert run.latency_ms < 60_000
+
+
+# -- the tool's own word --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "asked", "heard"),
+    [(Done("receipt 17"), 1, "receipt 17"), (NotDone(), 2, "receipt 2"), (Unknown(), 1, "unknown"), (ValueError("no answer"), 1, "unknown")],
+    ids=["done", "not done", "unknown", "no answer"],
+)
+@pytest.mark.parametrize("where", ["the tool's entry", "the backend"])
+async def test_a_tool_is_asked_before_anybody_else(where: str, word: Any, asked: int, heard: str) -> None:
+    keys: list[Any] = []
+
+    def answer(subject: Any) -> Any:
+        keys.append(subject if isinstance(subject, str) else subject.idempotency_key)
+        if isinstance(word, Exception):
+            raise word
+        return word
+
+    backend = Line()
+    if where == "the backend":
+        backend.reconcile = answer  # type: ignore[attr-defined]  # an optional ability, found by shape
+    tools = [{**PAY, "reconcile": answer}] if where == "the tool's entry" else [PAY]
+    agent = agent_of(call("pay", amount=5), "Settled.", backend=backend, tools=tools)
+    run = await agent.run("pay 5")
+    assert run.status == "complete"
+    assert len(backend.asked) == asked
+    assert heard in told(agent)
+    assert keys == [run.tool_calls[0].idempotency_key]
+
+
+# -- guardrails that ask ---------------------------------------------------------------------------------------------------------
+
+
+@guardrail(stages=["tool_args"])
+async def large_payments(stage: str, payload: Any, run: Any) -> Any:
+    return Ask(f"{payload.args['amount']} is a lot") if payload.args["amount"] > 100 else Allow()
+
+
+@guardrail(stages=["output"], pure=True)
+async def promises(stage: str, payload: Any, run: Any) -> Any:
+    return Ask("it promises something") if "promise" in payload else Allow()
+
+
+@pytest.mark.parametrize(
+    ("word", "asked", "heard"),
+    [
+        (Approve(), [{"amount": 500}], "receipt 1"),
+        (Edit({"amount": 50}), [{"amount": 50}], "receipt 1"),
+        (Edit({"amount": "much"}), [], "InvalidArguments"),
+        (Reject("too much"), [], "Refused: too much"),
+        (Respond("paid by hand"), [], "paid by hand"),
+    ],
+    ids=["approve", "edit", "edit, but wrong", "reject", "respond"],
+)
+async def test_a_person_looks_at_a_call_before_it_runs(word: Any, asked: list[Any], heard: str) -> None:
+    agent = agent_of(call("pay", amount=500), "Done.", backend=Line(0), guardrails=[large_payments])
+    waiting = await agent.run("pay", "r")
+    assert (waiting.pending[0]["reason"], agent.tool_backend.asked) == ("500 is a lot", [])
+    run = await agent.resolve("r", waiting.pending[0]["call_id"], word)
+    assert run.status == "complete"
+    assert agent.tool_backend.asked == asked
+    assert heard in told(agent)
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "output"),
+    [(Approve(), "complete", "I promise."), (Edit("I cannot say."), "complete", "I cannot say."), (Reject("no"), "failed", "I promise.")],
+    ids=["approve", "edit", "reject"],
+)
+async def test_a_person_looks_at_an_answer_before_it_leaves(word: Any, status: str, output: str) -> None:
+    agent = agent_of("I promise.", guardrails=[promises])
+    waiting = await agent.run("q", "r")
+    assert waiting.pending[0]["call_id"] == "output:1"
+    run = await agent.resolve("r", "output:1", word)
+    assert run.status == status
+    if status == "complete":
+        assert run.output == output
+
+
+async def test_a_person_looks_at_a_result_and_the_call_is_not_made_again() -> None:
+    @guardrail(stages=["tool_result"])
+    async def look(stage: str, payload: Any, run: Any) -> Any:
+        return Ask("a result") if payload.result else Allow()
+
+    agent = agent_of(call("pay", amount=5), "Done.", backend=Line(0), guardrails=[look])
+    waiting = await agent.run("pay", "r")
+    run = await agent.resolve("r", waiting.pending[0]["call_id"], Edit("receipt, blackened"))
+    assert run.status == "complete"
+    assert agent.tool_backend.asked == [{"amount": 5}]
+    assert told(agent) == "receipt, blackened"
+
+
+@pytest.mark.parametrize("word", [Done(1), NotDone(), Unknown(), Approve(), Edit({"a": 1}), Reject("x"), Respond("x")], ids=lambda w: type(w).__name__)
+def test_words_survive_json(word: Any) -> None:
+    assert from_json(to_json(word)) == word
+
+
+@pytest.mark.parametrize("wrong", [None, 7, "maybe", {"type": "maybe"}, {"type": "edit"}, {"decisions": []}])
+def test_a_word_that_is_none_is_named(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="outcome"):
+        from_json(wrong)
+
+
+def test_langchains_decisions_are_read() -> None:
+    assert from_json({"decisions": [{"type": "edit", "edited_action": {"name": "pay", "args": {"amount": 1}}}]}) == Edit({"amount": 1})
+    assert from_json({"decisions": [{"type": "reject", "message": "no"}]}) == Reject("no")
+    assert from_json({"decisions": [{"type": "approve"}]}) == Approve()
