@@ -24,7 +24,7 @@ from agent_graph.decisions.tools import canonical_json, read_tools
 from agent_graph.errors import ConfigError, RunNotFound
 from agent_graph.graph import build_graph
 from agent_graph.runtime import compressing, memory, promises, sync
-from agent_graph.runtime.account import rebuild, run_of
+from agent_graph.runtime.account import stored_run
 from agent_graph.runtime.clock import SystemClock
 from agent_graph.runtime.counter import Counter
 from agent_graph.runtime.driver import Asked, Driver
@@ -303,7 +303,7 @@ class ProductionAgent:
     async def get(self, run_id: str) -> AgentRun:
         """Return the account of the run's last turn, finished or not. Raises RunNotFound."""
         row = await self._last_turn(run_id)
-        return run_of(row) or rebuild(row, await self.storage.journal(row.key), await self.storage.ledger(row.key))
+        return await stored_run(self.storage, row)
 
     async def history(self, run_id: str) -> list[Entry]:
         """Return every message of the run over all its turns, those that compression took out included. Raises RunNotFound."""

@@ -121,7 +121,7 @@ async def _follow(agent: ProductionAgent, events_of: Events, view: View, turn: _
 def _report(run: AgentRun, turn: _Turn, arguments: Namespace, location: str) -> list[str]:
     lines = [""]
     if turn.run_id is None:
-        lines += [f"turn {run.turn} had ended already; nothing was asked anew:"]
+        lines += [f"turn {run.turn} {'waits' if run.pending else 'had ended already'}; nothing was asked anew:"]
     if run.output:
         lines += [words.printable(run.output), ""]
     lines += words.account(run, unpriced=turn.unpriced)

@@ -18,7 +18,7 @@ from agent_graph.cli import words
 from agent_graph.cli.arguments import storage_option
 from agent_graph.config import validate_run_id
 from agent_graph.errors import RunNotFound
-from agent_graph.runtime.account import rebuild, run_of, to_json
+from agent_graph.runtime.account import stored_run, to_json
 from agent_graph.types import AgentRun
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _is_absent(location: str) -> bool:
 async def _seen(storage: Storage, row: TurnRow) -> _Seen:
     """Return a turn with its account: the stored one, or for an unfinished turn the one that its rows give."""
     ledger = await storage.ledger(row.key)
-    run = run_of(row) or rebuild(row, await storage.journal(row.key), ledger)
+    run = await stored_run(storage, row)
     return _Seen(row=row, run=run, unpriced=unpriced(ledger))
 
 

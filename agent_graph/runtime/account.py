@@ -14,10 +14,10 @@ from typing import Any
 
 from agent_graph.decisions.results import make_storable
 from agent_graph.errors import OutcomeUnknown
-from agent_graph.storage.port import JournalRow, LedgerRow, TurnRow
+from agent_graph.storage.port import JournalRow, LedgerRow, Storage, TurnRow
 from agent_graph.types import AgentRun, ToolCall
 
-__all__ = ["NANO", "Totals", "call_of", "from_json", "is_over", "rebuild", "run_of", "to_json", "totals", "usd", "used_s"]
+__all__ = ["NANO", "Totals", "call_of", "from_json", "is_over", "rebuild", "stored_run", "to_json", "to_result", "totals", "usd", "used_s"]
 
 NANO = 10**9
 ENDED = frozenset({"complete", "failed", "timeout", "closed"})
@@ -117,6 +117,16 @@ def rebuild(turn: TurnRow, journal: Sequence[JournalRow], ledger: Sequence[Ledge
     )
 
 
-def run_of(turn: TurnRow) -> AgentRun | None:
-    """Return the stored result of a turn that ended or waits, else None."""
-    return from_json(turn.result) if turn.result is not None else None
+def to_result(run: AgentRun) -> str:
+    """Return what a turn's row keeps of its AgentRun: all but the tool calls, which the journal has."""
+    return make_storable({**vars(run), "tool_calls": []}).json
+
+
+async def stored_run(storage: Storage, turn: TurnRow) -> AgentRun:
+    """Return the account of a stored turn: as it ended or waits, or as far as its rows tell."""
+    journal = await storage.journal(turn.key)
+    if turn.result is None:
+        return rebuild(turn, journal, await storage.ledger(turn.key))
+    run = from_json(turn.result)
+    run.tool_calls = [call_of(row) for row in journal if is_over(row)]
+    return run

@@ -25,7 +25,7 @@ from agent_graph.decisions.results import make_storable
 from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
 from agent_graph.events import RunFinished, RunStarted
 from agent_graph.runtime import memory
-from agent_graph.runtime.account import run_of, to_json
+from agent_graph.runtime.account import stored_run, to_result
 from agent_graph.runtime.asking import pending_of
 from agent_graph.runtime.turn import RESOLUTION, Turn, current_turn
 from agent_graph.storage.port import Claim, NoteRow, TurnRequest, TurnRow
@@ -74,7 +74,7 @@ class Driver:
         """Return the AgentRun that `asked` leads to: of a new turn, a resumed one, or one that is stored already."""
         claim = await self._claimed(asked)
         if claim.turn is not None and claim.outcome in ("stored", "waiting"):
-            return self._stored(claim.turn, asked)
+            return await self._stored(claim.turn, asked)
         assert claim.turn is not None, "a granted claim names its turn"
         if claim.closed is not None:
             await self._close(claim.closed)
@@ -118,10 +118,8 @@ class Driver:
             raise RunConflict(f"run {asked.run_id!r}: {claim.reason}", run_id=asked.run_id)
         return claim
 
-    def _stored(self, row: TurnRow, asked: Asked) -> AgentRun:
-        run = run_of(row)
-        if run is None:
-            raise StorageError(f"run {asked.run_id!r}: turn {row.key.turn} is {row.status} and has no stored result.")
+    async def _stored(self, row: TurnRow, asked: Asked) -> AgentRun:
+        run = await stored_run(self._agent.storage, row)
         if not row.delivered and row.status != "waiting":
             with contextlib.suppress(LeaseLost):  # its own caller is just about to say the same
                 self._agent.storage.put(replace(row, delivered=True), fence=0)
@@ -244,10 +242,11 @@ class Driver:
         rows = await agent.storage.turns(agent.namespace, run_id)
         if not rows:
             raise RunNotFound(f"run {run_id!r}: nothing of this name is in {agent.storage.location}.", run_id=run_id)
-        row, run = rows[-1], run_of(rows[-1])
-        pending = [] if run is None or row.status != "waiting" else run.pending
+        row = rows[-1]
+        run = await stored_run(agent.storage, row)
+        pending = run.pending if row.status == "waiting" else []
         entry = next((entry for entry in pending if entry["call_id"] == call_id), None)
-        if run is None or entry is None:
+        if entry is None:
             waits = ", ".join(repr(entry["call_id"]) for entry in pending) or "nothing"
             raise RunConflict(f"run {run_id!r}: {call_id!r} waits for nobody's word; what waits: {waits}.", run_id=run_id)
         said = resolutions.to_json(word)
@@ -257,7 +256,7 @@ class Driver:
         agent.storage.put(NoteRow(key=row.key, step=0, kind=RESOLUTION, body=body), fence=0)
         run.pending = [other for other in run.pending if other is not entry]
         status: Any = "waiting" if run.pending else "stopped"
-        agent.storage.put(replace(row, status=status, result=to_json(run) if run.pending else None), fence=0)
+        agent.storage.put(replace(row, status=status, result=to_result(run) if run.pending else None), fence=0)
         await agent.storage.durable(row.key)
         return run if run.pending else await self.drive(Asked(run_id=run_id, input=None))
 

@@ -26,7 +26,7 @@ from langchain_core.messages import SystemMessage
 from agent_graph import resolutions
 from agent_graph.decisions.budget import Limits, Spent
 from agent_graph.messages import Conversion, current_conversion
-from agent_graph.runtime.account import NANO, Totals, call_of, is_over, rebuild, to_json, totals, usd, used_s
+from agent_graph.runtime.account import NANO, Totals, call_of, is_over, rebuild, to_result, totals, usd, used_s
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class Turn:
             self.row,
             status=status,
             used_s=self.used_s,
-            result=to_json(self.run) if result else None,
+            result=to_result(self.run) if result else None,
             delivered=delivered,
             updated_at=self.clock.time(),
         )
