@@ -71,6 +71,23 @@ async def test_aclose_closes_this_loop_and_the_next_use_opens_another() -> None:
     assert not pool_of(owner.current()).is_closed
 
 
+def test_a_loop_that_goes_on_after_its_generators_were_closed_gets_another_pool() -> None:
+    owner = per_loop(ChatOpenAI(model="m", api_key=KEY))
+
+    async def use() -> Any:
+        return pool_of(owner.current())
+
+    with asyncio.Runner() as runner:
+        first = runner.run(use())
+        loop = runner.get_loop()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        assert first.is_closed
+        with pytest.warns(ResourceWarning, match="after loop.shutdown_asyncgens"):
+            second = loop.run_until_complete(use())
+        assert not second.is_closed
+        loop.run_until_complete(owner.aclose())
+
+
 def test_ended_loops_are_forgotten() -> None:
     owner = per_loop(ChatOpenAI(model="m", api_key=KEY))
 
@@ -196,6 +213,23 @@ def test_anthropic_like_models_get_their_own_pool() -> None:
     assert one.model._async_client._client is one.pool  # type: ignore[attr-defined]
     assert one.pool is not other.pool
     assert one.model._async_client.max_retries == 0  # type: ignore[attr-defined]
+
+
+def test_threads_without_a_loop_share_one_model() -> None:
+    barrier = threading.Barrier(4)
+
+    def make() -> FakeListChatModel:
+        time.sleep(0.05)
+        return FakeListChatModel(responses=["a"])
+
+    owner = per_loop(make)
+
+    def use(_: int) -> int:
+        barrier.wait()
+        return id(owner.current())
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(use, range(4)))) == 1
 
 
 def test_threads_that_ask_at_once_get_one_model_each() -> None:

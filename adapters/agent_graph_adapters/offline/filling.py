@@ -12,8 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_graph_adapters.offline.reading import STOPWORDS, Kind, Request, Value, Vocabulary, same_word, stem, stems
+from agent_graph_adapters.offline.reading import Kind, Request, Value, Vocabulary
 from agent_graph_adapters.offline.schemas import Parameter, Tool
+from agent_graph_adapters.offline.words import STOPWORDS, same_word, stem, stems
 
 __all__ = ["Filled", "fill"]
 

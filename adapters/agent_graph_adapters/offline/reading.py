@@ -12,26 +12,14 @@ from __future__ import annotations
 import functools
 import json
 import re
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent_graph_adapters.offline.cities import countries, folded
+from agent_graph_adapters.offline.words import STOPWORDS, Word, stem, words
 
-__all__ = [
-    "READ_CHARS",
-    "STOPWORDS",
-    "Kind",
-    "Request",
-    "Value",
-    "Vocabulary",
-    "Word",
-    "requests",
-    "same_word",
-    "stem",
-    "stems",
-]
+__all__ = ["READ_CHARS", "Kind", "Request", "Value", "Vocabulary", "requests"]
 
 READ_CHARS = 8_000
 """Of a question; the rest is not looked at."""
@@ -41,15 +29,6 @@ Kind = Literal[
 ]
 """`leading` is a name that opens its request, where any word has a capital; `bare` a request of a few plain words."""
 
-_STOPWORDS_TEXT = """
-    a about after again all also am an and any are as at be been before but by can could did do does doing don't
-    else every few for from get give had has have he hello help her here hers hey hi him his how i i'd i'm if in
-    into is it it's its just kindly know let let's like me more much my need no not now of off ok on once one or our
-    out over please plus right same say she should show so some such tell than thank thanks that that's the their
-    them then there these they this those to today tonight too try under until up us use using very versus vs want
-    was we well were what what's when where which while who whom whose why will with would yes yet you your
-"""
-STOPWORDS = frozenset(_STOPWORDS_TEXT.split())
 # Words that open a request with a capital and are no name.
 _COMMANDS_TEXT = """
     add ask book calculate check compare compute convert create delete describe email explain fetch find forecast
@@ -84,7 +63,6 @@ _URL = re.compile(r"https?://[^\s\"'<>]{1,2000}+", re.IGNORECASE)
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+)++")
 _NUMBER_LIST = re.compile(rf"(?<![\w.]){_NUM}(?:, {_NUM})*+,? (?:and|or|to) {_NUM}")
 _QUALIFIER = re.compile(r"(?<=\w), (\w{2,20}+(?: \w{2,20}+){0,2})")
-_WORD = re.compile(r"[^\W_]++(?:['’.\-][^\W_]++)*+")
 _CUT = re.compile(
     r"[?!;\n。？！；]++|(?<!\bSt)(?<!\bMr)(?<!\bMrs)(?<!\bDr)\.(?=\s|$)|,\s*(?:and then|and also|and|then|also)?\s"
     r"|、|，|\s(?:and then|and also|as well as|and|then|also|&)\s",
@@ -138,19 +116,6 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """A word as written, and where."""
-
-    text: str
-    start: int
-    end: int
-
-    @property
-    def plain(self) -> str:
-        return self.text.casefold().replace("’", "'")
-
-
-@dataclass(frozen=True, slots=True)
 class Request:
     """One thing asked for: a piece of the question."""
 
@@ -164,7 +129,7 @@ class Request:
 
     @property
     def words(self) -> tuple[Word, ...]:
-        return _words(self.text)
+        return words(self.text)
 
     def values(self, *kinds: Kind, vocabulary: Vocabulary = _NONE) -> tuple[Value, ...]:
         """Return the values of these kinds in order of `kinds`, then of place."""
@@ -188,42 +153,7 @@ def requests(question: str) -> tuple[str, tuple[Request, ...]]:
     return text, tuple(piece for piece in pieces if piece.text)
 
 
-@functools.lru_cache(maxsize=1024)
-def stems(text: str) -> tuple[str, ...]:
-    """Return the stems of the words of `text`, identifiers such as `getWeather` or `get_weather` taken apart."""
-    spaced = re.sub(r"(?<=[a-z\d])(?=[A-Z])", " ", text.replace("_", " ").replace("-", " "))
-    return tuple(stem(found.group()) for found in _WORD.finditer(spaced))
-
-
-@functools.lru_cache(maxsize=4096)
-def stem(word: str) -> str:
-    """Return a word without accents, case, and the commonest English endings."""
-    folded = unicodedata.normalize("NFKD", word.casefold())
-    plain = "".join(char for char in folded if not unicodedata.combining(char)).replace("’", "'").removesuffix("'s")
-    for ending, rest in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("s", "")):
-        if plain.endswith(ending) and len(plain) - len(ending) >= 3 and not plain.endswith("ss"):
-            return plain.removesuffix(ending) + rest
-    return plain
-
-
-def same_word(one: str, other: str) -> bool:
-    """Whether two stems are the same word, "calculate" and "calculator" included."""
-    if one == other:
-        return True
-    common = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        common += 1
-    return common >= 5 and max(len(one), len(other)) - common <= 4
-
-
 # -- parts -------------------------------------------------------------------------------------------------------------
-
-
-@functools.lru_cache(maxsize=1024)
-def _words(text: str) -> tuple[Word, ...]:
-    return tuple(Word(found.group(), *found.span()) for found in _WORD.finditer(text))
 
 
 def _symbols(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent_graph_adapters.offline.reading import stems
+from agent_graph_adapters.offline.words import stems
 
 __all__ = ["Parameter", "Tool", "read_tool"]
 
