@@ -29,7 +29,7 @@ ALL :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all format-check lint types imports quick notebooks fmt lock bench clean
+.PHONY: help demo check test test-all format-check lint types imports quick late notebooks demo-offline fmt lock bench clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -47,13 +47,16 @@ check: format-check lint types imports quick ## Format, lint, types, imports, qu
 test: $(VENV)/.dev ## The quick and the slow tests
 	$(call pytest,$(TEST))
 
-test-all: $(VENV)/.dev ## Everything: servers, notebooks, documentation, kill tests, the demo too
+test-all: late notebooks demo-offline ## Everything: servers, notebooks, documentation, kill tests, the demo too
+
+late: $(VENV)/.dev
 	$(call pytest,$(ALL))
-	@$(MAKE) --no-print-directory notebooks
+
+demo-offline: $(VENV)/.runtime
 	env -u OPENAI_API_KEY -u OPENAI_BASE_URL $(MAKE) --no-print-directory demo
 
 format-check: $(VENV)/.dev
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --output-format concise .
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

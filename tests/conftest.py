@@ -7,7 +7,7 @@ from hypothesis import settings
 
 # `quick` looks for new counter-examples at each run; `ci` repeats the same examples, so that a red run is the commit's
 # doing. HYPOTHESIS_PROFILE=nightly searches long. No deadline: the machine may be busy, and time is not what is tested.
-settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("quick", max_examples=30, deadline=None)
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("nightly", max_examples=5_000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "quick"))
