@@ -190,7 +190,7 @@ def _openai(name: str, reason: str, env: Mapping[str, str], *, default_cost_usd:
         from pydantic import SecretStr
 
         secret = SecretStr(key) if key else None
-        return ChatOpenAI(model=name, base_url=url, api_key=secret, max_retries=0, stream_usage=True)
+        return ChatOpenAI(model=name, base_url=url, api_key=secret, stream_usage=True)
 
     model = _built(build, name)
     return Choice(

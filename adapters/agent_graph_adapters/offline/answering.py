@@ -84,9 +84,9 @@ def _of_mapping(outcome: Outcome, value: Mapping[str, Any]) -> str:
 
 
 def _of_scalar(outcome: Outcome, value: Any) -> str:
-    if value in ("", None, [], {}):
+    text = "" if value in (None, [], {}) else _plain(value).strip()
+    if not text:
         return f"{_call(outcome)} returned nothing."
-    text = _plain(value).strip()
     if (
         len(outcome.args) == 1
         and re.search(r"\d\s*[-+*/%]", arg := _plain(next(iter(outcome.args.values()))))

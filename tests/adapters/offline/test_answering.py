@@ -25,6 +25,7 @@ from agent_graph_adapters.offline.answering import Outcome, say
         ("search", {"query": "cats"}, [], "search(query: cats) returned nothing."),
         ("ping", {}, "", "ping() returned nothing."),
         ("ping", {}, "null", "ping() returned nothing."),
+        ("ping", {}, " \n", "ping() returned nothing."),
         ("ping", {}, "pong", "The result of ping is pong."),
         ("ping", {}, "Everything is fine.", "Everything is fine."),
         ("ping", {}, True, "The result of ping is true."),
