@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Optional  # noqa: UP035  (the specification's own spelling is kept)
+from typing import TYPE_CHECKING, Any, Dict, List, Optional  # the specification's own spelling
 
 from agent_graph import parts, resolutions
 from agent_graph.config import AgentConfig, validate_run_id
@@ -232,7 +232,7 @@ class ProductionAgent:
         return prompt.system_prompt(self.system_prompt, read_tools(tools))
 
     async def _compress_if_needed(self, messages: List[Message]) -> List[Message]:
-        """Return `messages` itself while it is within `compression_threshold`, else a shorter list that keeps calls and results together."""
+        """Return `messages` itself while it is within `compression_threshold`, else a shorter list; calls and their results stay together."""
         return await compressing.compressed(self, messages, current_turn.get())
 
     # -- verbs ------------------------------------------------------------------------------------------------------------------

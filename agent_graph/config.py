@@ -49,7 +49,7 @@ class AgentConfig:
     on_doubt: Literal["tell", "ask"] = "tell"
     """When the outcome of a non-idempotent call is unknown: tell the model, or wait for a person."""
     unmarked_tools: Literal["once", "retry"] | None = None
-    """Tools not marked idempotent or not: at most once, or retried. None: retried for the specification's dicts, once for LangChain tools."""
+    """Tools not marked idempotent or not: at most once, or retried. None: retried in the specification's dicts, once as LangChain tools."""
     save_memory: Literal["step", "end"] = "step"
     """Save the memory after every step that ran tools and at the end, or at the end only."""
     durability: Literal["power", "process"] = "power"

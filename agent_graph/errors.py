@@ -137,7 +137,7 @@ class LeaseLost(RunError):
 
 
 class NotDurable(AgentGraphError):
-    """A write did not reach the disk, so nothing that depends on it was done. Check space and rights of the storage, then resume the run."""
+    """A write did not reach the disk, so nothing that depends on it was done. Check the storage's space and rights, then resume the run."""
 
 
 def describe(error: BaseException) -> str:

@@ -50,7 +50,7 @@ def models(
     prices: Mapping[str, Any] | None,
     config: AgentConfig,
 ) -> Models:
-    """Return the models for `llm` and `fallbacks`. Raises ConfigError for what is no model, and for one without a price where one is due."""
+    """Return the models for `llm` and `fallbacks`. Raises ConfigError for what is no model, and for a missing price."""
     book = PriceBook(prices)
     candidates, line = [], ""
     for model in (llm, *fallbacks):
@@ -119,7 +119,7 @@ def _insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, conf
     paste = f'prices={{"{candidate.name}": {{"input": ..., "output": ...}}}}'
     text = f"{candidate.name}: no price is known, so max_cost_usd cannot hold. Give it, in USD per million tokens: {paste}"
     if config.on_unknown_price == "error" and "max_cost_usd" in config.explicit:
-        raise ConfigError(f"max_cost_usd: {text}, or on_unknown_price=\"warn\".")
+        raise ConfigError(f"max_cost_usd: {text}, or on_unknown_price='warn'.")
     logger.warning("%s", text)
 
 

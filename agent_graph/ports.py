@@ -5,7 +5,7 @@ not by `isinstance`. Standard library only.
 """
 
 from abc import ABC, abstractmethod
-from typing import Dict, List, Protocol, runtime_checkable  # noqa: UP035  (the specification's own spelling is kept)
+from typing import Dict, List, Protocol, runtime_checkable  # the specification's own spelling
 
 from agent_graph.types import AgentRun, Message, ToolCall
 

@@ -83,7 +83,8 @@ def to_json(resolution: Resolution) -> dict[str, Any]:
 def from_json(value: object) -> Resolution:
     """Return the resolution that `value` is or stands for. Raises ConfigError, which names what is due.
 
-    Also reads the answers that LangChain's HumanInTheLoopMiddleware takes: `{"decisions": [{"type": "edit", "edited_action": {"args": ...}}]}`.
+    Also reads the answers that LangChain's HumanInTheLoopMiddleware takes, one decision each:
+    `{"decisions": [{"type": "edit", "edited_action": {"args": ...}}]}`.
     """
     if isinstance(value, Done | NotDone | Unknown | Approve | Edit | Reject | Respond):
         return value

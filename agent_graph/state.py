@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentKey", "Call", "Outcome", "RunState", "agent_of", "turn_of"]
 
-SNAPSHOT_FREQUENCY = 1_000  # a full copy every so many updates: 50 or the default 100 bring quadratic growth back (12 and 7.4 KB a step against 5.2)
+SNAPSHOT_FREQUENCY = (
+    1_000  # a full copy every so many updates: 50 or the default 100 bring quadratic growth back (12 and 7.4 KB a step against 5.2)
+)
 
 
 def append_messages(messages: list[BaseMessage], writes: Sequence[Any]) -> list[BaseMessage]:
@@ -141,7 +143,8 @@ def agent_of(config: RunnableConfig) -> Any:
     agent = _agents.get(key) if isinstance(key, str) else None
     if agent is None:
         raise ConfigError(
-            f"agent_key: {key!r} names no agent of this process. Use `agent.graph`, or build_graph().compile().with_config(configurable={{'agent_key': agent.key}})."
+            f"agent_key: {key!r} names no agent of this process. Use `agent.graph`, or "
+            "build_graph().compile().with_config(configurable={'agent_key': agent.key})."
         )
     return agent
 

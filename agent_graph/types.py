@@ -9,7 +9,7 @@ Standard library only: implementing a backend must not cost the import of LangGr
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Dict, List, Optional  # noqa: UP035  (the specification's own spelling is kept)
+from typing import Any, Dict, List, Optional  # the specification's own spelling
 
 __all__ = ["AgentRun", "Message", "MessageRole", "ToolCall"]
 

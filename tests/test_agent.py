@@ -331,7 +331,9 @@ async def test_a_landing_that_only_asks_for_tools_fails_and_names_the_limit() ->
 # -- misuse -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("run_id", ["", "a" * 256, "a\nb", "\ud800", 7, b"r"], ids=["empty", "long", "control", "surrogate", "int", "bytes"])
+@pytest.mark.parametrize(
+    "run_id", ["", "a" * 256, "a\nb", "\ud800", 7, b"r"], ids=["empty", "long", "control", "surrogate", "int", "bytes"]
+)
 async def test_a_bad_run_id_is_refused_before_any_io(run_id: Any, tmp_path: Path) -> None:
     agent = agent_of("never", storage=tmp_path / "sub" / "runs.db")
     with pytest.raises(ConfigError, match="run_id"):
@@ -380,7 +382,7 @@ def test_bad_settings_are_refused_at_construction(options: dict[str, Any], words
 
 
 @pytest.mark.parametrize(
-    ("position", "argument"), [(0, "llm"), (2, "tool_backend"), (3, "memory"), (4, "observability")], ids=lambda value: str(value)
+    ("position", "argument"), [(0, "llm"), (2, "tool_backend"), (3, "memory"), (4, "observability")], ids=str
 )
 def test_a_backend_of_the_wrong_shape_is_named(position: int, argument: str) -> None:
     parts: list[Any] = [ScriptedLLM([]), [WEATHER], FakeTools({}), DictMemory(), ListObservability(), {}]

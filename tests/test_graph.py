@@ -74,7 +74,9 @@ async def test_as_a_subgraph_of_a_graph_with_another_context(child: Any) -> None
     """Two turns: nothing doubled, ids stable, each turn booked, though nobody keeps the agent alive."""
     agent = agent_of(call("weather", city="Paris"), "It is sunny.", call("weather", city="Rome"), "There too.")
     observability = agent.observability
-    inner = agent.graph if child == "its own" else build_graph().compile(checkpointer=child).with_config(configurable={"agent_key": agent.key})
+    inner = (
+        agent.graph if child == "its own" else build_graph().compile(checkpointer=child).with_config(configurable={"agent_key": agent.key})
+    )
     del agent
     gc.collect()
     outer: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState, context_schema=OtherContext)

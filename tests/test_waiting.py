@@ -133,7 +133,12 @@ async def test_waiting_for_people_is_no_working_time() -> None:
 
 @pytest.mark.parametrize(
     ("word", "asked", "heard"),
-    [(Done("receipt 17"), 1, "receipt 17"), (NotDone(), 2, "receipt 2"), (Unknown(), 1, "unknown"), (ValueError("no answer"), 1, "unknown")],
+    [
+        (Done("receipt 17"), 1, "receipt 17"),
+        (NotDone(), 2, "receipt 2"),
+        (Unknown(), 1, "unknown"),
+        (ValueError("no answer"), 1, "unknown"),
+    ],
     ids=["done", "not done", "unknown", "no answer"],
 )
 @pytest.mark.parametrize("where", ["the tool's entry", "the backend"])
@@ -220,7 +225,9 @@ async def test_a_person_looks_at_a_result_and_the_call_is_not_made_again() -> No
     assert told(agent) == "receipt, blackened"
 
 
-@pytest.mark.parametrize("word", [Done(1), NotDone(), Unknown(), Approve(), Edit({"a": 1}), Reject("x"), Respond("x")], ids=lambda w: type(w).__name__)
+@pytest.mark.parametrize(
+    "word", [Done(1), NotDone(), Unknown(), Approve(), Edit({"a": 1}), Reject("x"), Respond("x")], ids=lambda w: type(w).__name__
+)
 def test_words_survive_json(word: Any) -> None:
     assert from_json(to_json(word)) == word
 

@@ -7,7 +7,9 @@ from typing import Literal
 __all__ = ["after_reply", "before_model"]
 
 
-def before_model(*, ended: bool, stop: str | None, landing: str | None, landing_known: bool, compress: bool) -> Literal["finish", "check_budget", "compress", "call_model"]:
+def before_model(
+    *, ended: bool, stop: str | None, landing: str | None, landing_known: bool, compress: bool
+) -> Literal["finish", "check_budget", "compress", "call_model"]:
     """Return the node that must be visited before the model may be called.
 
     A violation goes before everything; compression goes before landing, because it changes what the next call costs.

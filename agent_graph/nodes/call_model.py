@@ -19,11 +19,11 @@ from agent_graph.decisions import compression, prompt, routing
 from agent_graph.decisions.budget import Land, Normal, Refuse, admit
 from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
-from agent_graph.runtime.compressing import window_of
-from agent_graph.runtime.governor import ModelOverflow
 from agent_graph.nodes import outcome
 from agent_graph.nodes.guard import rails_at
 from agent_graph.nodes.transcript import text_of
+from agent_graph.runtime.compressing import window_of
+from agent_graph.runtime.governor import ModelOverflow
 from agent_graph.state import Call, RunState, turn_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ async def call_model(state: RunState, config: RunnableConfig) -> Command[Next]:
             return await _step(turn, state)
         except outcome.PASSES:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever goes wrong inside a turn is its result
             return Command(update={"outcome": outcome.of_error(error, turn)}, goto="finish")
 
 
@@ -106,9 +106,7 @@ async def _before(turn: Turn, state: RunState, asked: list[BaseMessage]) -> _Pla
                 landing, cap = key, tokens
             case Normal(max_output_tokens=tokens):
                 cap = tokens
-    goto = routing.before_model(
-        ended=False, stop=stop, landing=landing, landing_known=state.get("landing") is not None, compress=compress
-    )
+    goto = routing.before_model(ended=False, stop=stop, landing=landing, landing_known=state.get("landing") is not None, compress=compress)
     if goto == "call_model":
         return _Plan(None, count, cap)
     update = {"stop": stop, "landing": landing} if goto == "check_budget" else {}
@@ -160,7 +158,11 @@ async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay
     if allowed:
         text.release()
     run = turn.refresh()
-    turn.emit(StepFinished(step, run.total_tokens, run.total_cost_usd, str(reply.response_metadata.get("model_name") or turn.agent.governor.model.name)))
+    turn.emit(
+        StepFinished(
+            step, run.total_tokens, run.total_cost_usd, str(reply.response_metadata.get("model_name") or turn.agent.governor.model.name)
+        )
+    )
     goto = routing.after_reply(judged=not waiting, allowed=allowed, calls=len(calls), landing=state.get("landing") is not None)
     update = {"messages": [reply], "step": step}
     return Command(update=update, goto=calls if goto == "run_tool" else goto)

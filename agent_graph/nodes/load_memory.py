@@ -38,7 +38,7 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
             end = await _input_judged(turn, messages)
         except outcome.PASSES:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever goes wrong inside a turn is its result
             end = outcome.of_error(error, turn)
     for message in messages:
         ensure_id(message)

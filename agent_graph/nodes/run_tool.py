@@ -130,7 +130,9 @@ async def _life(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
         resolved = "not_done" if isinstance(word, NotDone | Approve) else "unknown"
 
 
-def _plan(turn: Turn, row: JournalRow, on_doubt: Literal["tell", "ask"], resolved: Literal["not_done", "unknown"] | None) -> idempotency.Plan:
+def _plan(
+    turn: Turn, row: JournalRow, on_doubt: Literal["tell", "ask"], resolved: Literal["not_done", "unknown"] | None
+) -> idempotency.Plan:
     return idempotency.plan(
         state=row.state,
         idempotent=row.idempotent,
@@ -237,9 +239,7 @@ def _finished(turn: Turn, row: JournalRow, state: Any, record: ToolCall, *, show
     stored = make_storable((shown or record).result)
     if stored.changed and state == "succeeded":
         turn.warn(f"{record.tool_name}: {stored.changed}", step=row.step)
-    row = replace(
-        row, state=state, result=None if record.result is None else stored.json, error=record.error, latency_ms=record.latency_ms
-    )
+    row = replace(row, state=state, result=None if record.result is None else stored.json, error=record.error, latency_ms=record.latency_ms)
     turn.finished(row, record)
     turn.emit(ToolFinished(copy.copy(record), row.step))
     update: Update = {"messages": [_message(turn, row, stored.text)]}

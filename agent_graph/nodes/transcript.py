@@ -18,6 +18,7 @@ def repaired(messages: Sequence[BaseMessage], answers: dict[str, str] | None = N
 
     `answers` says what a call without a result is answered with, by call id.
     """
+
     def answer(at: int, call_id: str) -> BaseMessage:
         return ToolMessage((answers or {}).get(call_id, CANCELLED), tool_call_id=call_id, status="error")
 

@@ -358,4 +358,3 @@ def _own_config() -> Iterator[Any]:
         yield None if outer is None else outer.get("callbacks")
     finally:
         var_child_runnable_config.reset(token)
-

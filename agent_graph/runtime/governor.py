@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, message_chunk_to_message
 
-from agent_graph.runtime.account import usd
 from agent_graph.decisions.budget import Estimate
 from agent_graph.decisions.replies import Usage, read_usage
 from agent_graph.decisions.retry import Breaker, RetryBudget, classify, next_delay
 from agent_graph.errors import AgentGraphError, ContractError, LLMError, describe
+from agent_graph.runtime.account import usd
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -135,9 +135,7 @@ class Governor:
     def estimate(self, turn: Turn, candidate: Candidate, input_tokens: int) -> Estimate:
         """Return the worst case of one call: by the price table, or for a backend by its dearest and largest call of this turn."""
         if candidate.backend is not None:
-            return Estimate(
-                input_tokens=max(input_tokens, turn.sums.largest_tokens), output_tokens=0, cost_usd=usd(turn.sums.dearest_nusd)
-            )
+            return Estimate(input_tokens=max(input_tokens, turn.sums.largest_tokens), output_tokens=0, cost_usd=usd(turn.sums.dearest_nusd))
         cap = self.cap_of(candidate) or 0
         worst = self.prices.worst_case(candidate.name, input_tokens, cap, provider=candidate.provider, base_url=candidate.base_url)
         return Estimate(input_tokens=input_tokens, output_tokens=cap, cost_usd=worst if worst is not None else usd(turn.sums.dearest_nusd))
@@ -298,12 +296,14 @@ class _ModelCall:
             alone = circuit.callers <= 1
             now = self.turn.clock.monotonic()
             if not circuit.breaker.allows(now, alone=alone) or (attempt > 1 and not circuit.budget.allows(alone=alone)):
-                raise _CandidateFailed from LLMError(f"{candidate.name}: not asked, because it has just failed for every run that asked it.")
+                raise _CandidateFailed from LLMError(
+                    f"{candidate.name}: not asked, because it has just failed for every run that asked it."
+                )
             circuit.breaker = circuit.breaker.entered(now)
             circuit.budget = circuit.budget.after("first" if attempt == 1 else "retry")
             try:
                 reply = await self._attempt(candidate)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  the port's border: `_again` decides what it means, and raises what ends the call
                 await self._again(candidate, circuit, attempt, error)
             else:
                 circuit.breaker = circuit.breaker.after("success", self.turn.clock.monotonic())

@@ -1,4 +1,4 @@
-"""Every message that a run ever held, read from what each superstep wrote: compression takes messages from the model's list, not from here."""
+"""Every message that a run ever held, read from what each superstep wrote: compression takes messages from the model, not from here."""
 
 from __future__ import annotations
 

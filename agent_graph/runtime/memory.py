@@ -72,9 +72,7 @@ async def _tried(turn: Turn, act: Callable[[], Awaitable[Any]], *, limit_s: floa
             raise (TimeIsUp(turn.time_is_up()) if limit_s is None else TimeoutError(f"no answer within {limit_s:g} s")) from None
         except Exception as error:
             failure = classify(error, spec_backend=True, now=turn.clock.time())
-            delay = next_delay(
-                failure, attempt=attempt, attempts=turn.config.attempts, time_left_s=limit, draw=random.random()
-            )
+            delay = next_delay(failure, attempt=attempt, attempts=turn.config.attempts, time_left_s=limit, draw=random.random())
             if delay is None or isinstance(error, ContractError | StorageError | NotDurable):
                 raise
         await turn.clock.sleep(delay)

@@ -53,7 +53,9 @@ def _money_of(agent: Any, candidate: Any) -> Promise | None:
         text = "tells its cost only after a call: max_cost_usd may be passed by one call."
         return Promise("money", "best effort", f"{candidate.name} {text}")
     if agent.governor.prices.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url) is None:
-        return Promise("money", "no", f"{candidate.name} is unpriced: it counts as 0 USD, so max_cost_usd does not limit it; max_tokens does.")
+        return Promise(
+            "money", "no", f"{candidate.name} is unpriced: it counts as 0 USD, so max_cost_usd does not limit it; max_tokens does."
+        )
     text = "is reserved at its worst-case price before each call, given that the provider honours the output cap."
     return Promise("money", "yes", f"{candidate.name} {text}")
 

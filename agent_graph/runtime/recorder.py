@@ -1,7 +1,8 @@
 """Tells the observability backend: from one thread, in order, and never so that a run could fail or wait for it.
 
 `record_run` and `record_tool_call` are synchronous and may do anything. They are called from a thread of their own, one per agent,
-in the order of what happened. The thread ends when it is idle. What they raise is logged once and counted. `run()` waits at most a second for its own records.
+in the order of what happened; the thread ends when it is idle. What they raise is logged once and counted. `run()` waits at most a
+second for its own records.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ class Recorder:
                 await done
         except TimeoutError:
             self.dropped += 1
-            self._log_once("slow", "observability: %s did not take its records within %.0f s; they stay queued", type(self._backend).__name__, wait_s)
+            self._log_once(
+                "slow", "observability: %s did not take its records within %.0f s; they stay queued", type(self._backend).__name__, wait_s
+            )
 
     def _put(self, method: str, *args: Any) -> None:
         if self._backend is None:
@@ -103,7 +106,9 @@ class Recorder:
             getattr(self._backend, method)(*args)
         except Exception as error:  # noqa: BLE001  the port's border: whatever a backend raises must not reach a run
             self.failed += 1
-            self._log_once(f"{method}:{type(error).__name__}", "observability: %s.%s raised %r", type(self._backend).__name__, method, error)
+            self._log_once(
+                f"{method}:{type(error).__name__}", "observability: %s.%s raised %r", type(self._backend).__name__, method, error
+            )
 
     def _log_once(self, key: str, message: str, *args: Any) -> None:
         if key not in self._logged:

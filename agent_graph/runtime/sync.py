@@ -27,7 +27,9 @@ def run_sync(work: Coroutine[Any, Any, T]) -> T:
     loop = _own_loop()
     if threading.current_thread().name == _NAME:
         work.close()
-        raise RuntimeError("run_sync was called from a tool or backend that runs under run_sync: it would wait for itself. Use `await agent.run(...)`.")
+        raise RuntimeError(
+            "run_sync was called from a tool or backend that runs under run_sync: it would wait for itself. Use `await agent.run(...)`."
+        )
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result()
@@ -41,7 +43,7 @@ _NAME = "agent_graph-sync"
 
 
 def _own_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _pid  # noqa: PLW0603  one loop for the process is the point
+    global _loop, _pid  # one loop for the process is the point
     with _lock:
         if _loop is None or _pid != os.getpid():  # a fork inherits the loop, but not its thread
             _loop, _pid = asyncio.new_event_loop(), os.getpid()

@@ -63,7 +63,7 @@ class Tools:
     async def reconcile(self, call: ToolCall) -> Resolution:
         """Return the tool's own word on a call whose outcome is in doubt; one that fails, or takes its time, does not know.
 
-        Asked are, in this order, the tool's `reconcile(key)` (in its dict, or in a LangChain tool's `extras`) and the backend's `reconcile(call)`.
+        Asked is the tool's `reconcile(key)` (in its dict, or in a LangChain tool's `extras`), else the backend's `reconcile(call)`.
         """
         ask = self._reconciler(call.tool_name)
         assert ask is not None, "asked only where it can"
@@ -164,7 +164,5 @@ async def _awaited(ask: Callable[[ToolCall], Any], call: ToolCall) -> Any:
 
 def _outcome(done: Any) -> dict[str, Any]:
     if not (hasattr(done, "result") and hasattr(done, "error")):
-        raise ContractError(
-            f"ToolBackend.execute returned {type(done).__name__}; the ToolCall with result or error set was due."
-        )
+        raise ContractError(f"ToolBackend.execute returned {type(done).__name__}; the ToolCall with result or error set was due.")
     return {"result": done.result, "error": None if done.error is None else str(done.error)}

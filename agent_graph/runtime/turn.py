@@ -185,7 +185,9 @@ class Turn:
 
     def settle(self, entry: int, *, cost_usd: Decimal, tokens: int, usage: Mapping[str, Any], model: str, used: bool) -> None:
         """Book what an attempt really cost; `used` says that its reply became a step."""
-        self._close(entry, state="settled", cost_nusd=nano(cost_usd), tokens=tokens, usage=json.dumps(usage, default=str), model=model, used=used)
+        self._close(
+            entry, state="settled", cost_nusd=nano(cost_usd), tokens=tokens, usage=json.dumps(usage, default=str), model=model, used=used
+        )
 
     def unbilled(self, entry: int, reason: str) -> None:
         """Book that an attempt failed and cost nothing: the provider refused it."""
