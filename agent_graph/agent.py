@@ -232,7 +232,7 @@ class ProductionAgent:
         return prompt.system_prompt(self.system_prompt, read_tools(tools))
 
     async def _compress_if_needed(self, messages: List[Message]) -> List[Message]:
-        """Return `messages` itself while it is within `compression_threshold`, else a shorter list; calls and their results stay together."""
+        """Return `messages` itself while it is within `compression_threshold`, else a shorter list; calls and results stay together."""
         return await compressing.compressed(self, messages, current_turn.get())
 
     # -- verbs ------------------------------------------------------------------------------------------------------------------

@@ -381,9 +381,7 @@ def test_bad_settings_are_refused_at_construction(options: dict[str, Any], words
         agent_of("never", **options)
 
 
-@pytest.mark.parametrize(
-    ("position", "argument"), [(0, "llm"), (2, "tool_backend"), (3, "memory"), (4, "observability")], ids=str
-)
+@pytest.mark.parametrize(("position", "argument"), [(0, "llm"), (2, "tool_backend"), (3, "memory"), (4, "observability")], ids=str)
 def test_a_backend_of_the_wrong_shape_is_named(position: int, argument: str) -> None:
     parts: list[Any] = [ScriptedLLM([]), [WEATHER], FakeTools({}), DictMemory(), ListObservability(), {}]
     parts[position] = object()
