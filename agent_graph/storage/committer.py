@@ -50,12 +50,6 @@ class Committer:
         self.commits = 0
         self.syncs = 0
 
-    def abandon(self) -> None:
-        """Let go of a connection that belongs to another process, without touching its file."""
-        if self._connection is not None:
-            leak(self._connection)
-            self._connection = None
-
     def commit(self, batch: Sequence[Entry], *, sync: bool) -> BaseException | None:
         """Write `batch`, and sync if `sync`; return why the file could not be written, else None. Never raises."""
         if not batch and not sync:
@@ -140,7 +134,7 @@ class Committer:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._file != _identity(self.path):
-            self.abandon()  # somebody removed or replaced the file: go on in the one that has its name now
+            self.disconnect()  # somebody removed or replaced the file: go on in the one that has its name now
         if self._connection is None:
             self.path = self._locate()
             self._connection = open_writer(self.path, durability=self._durability, busy_s=self._busy_s)
@@ -151,7 +145,7 @@ class Committer:
         return self._connection
 
     def disconnect(self, *, forever: bool = False) -> None:
-        """Close the connection (one in memory only `forever`: its contents end with it)."""
+        """Close the connection (one in memory only `forever`: its contents end with it). It is opened again when needed."""
         if self._connection is not None and (forever or self.path != MEMORY):
             connection, self._connection = self._connection, None
             if self._file != _identity(self.path):
@@ -195,8 +189,7 @@ def _identity(path: str) -> tuple[int, int] | None:
 def leak(connection: sqlite3.Connection) -> None:
     """Never close `connection`, not even at exit.
 
-    Closing deletes the WAL *by name*. Where another file has that name by now, or where the connection was inherited by a
-    forked child, that would be somebody else's WAL.
+    Closing deletes the WAL *by name*. Where another file has that name by now, that would be somebody else's WAL.
     """
     import ctypes
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from agent_graph.storage.committer import leak
 from agent_graph.storage.faults import explain
+from agent_graph.storage.forking import Forkable, Gate
 from agent_graph.storage.schema import open_reader
 from agent_graph.storage.writer import Writer
 
@@ -25,25 +26,40 @@ T = TypeVar("T")
 _THREADS = 2
 
 
-class Readers:
+class Readers(Forkable):
     """A few connections that cannot write, lent to one read at a time."""
 
     def __init__(self, writer: Writer, *, in_memory: bool) -> None:
         self._writer = writer
         self._in_memory = in_memory
+        self._closed = False
         self._start_afresh()
+        super().__init__()
 
     def _start_afresh(self) -> None:
         self._idle: list[sqlite3.Connection] = []
         self._generation = 0
         self._lock = threading.Lock()
         self._threads: ThreadPoolExecutor | None = None
-        self._closed = False
+        self._gate = Gate()
+        self._calm = True
 
-    def abandon_after_fork(self) -> None:
-        """Forget the parent's connections and threads."""
-        for connection in self._idle:
-            leak(connection)
+    def before_fork(self) -> None:
+        """Let the reads under way end, and close the connections."""
+        self._calm = self._gate.shut()
+        if self._calm:
+            for connection in self._idle:
+                connection.close()
+            self._idle = []
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._gate.open()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's threads."""
+        if not self._calm:
+            self._writer.spoil()
         self._start_afresh()
 
     async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -72,7 +88,7 @@ class Readers:
 
     def _lend(self, function: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            with self._connection() as connection:
+            with self._gate, self._connection() as connection:
                 return function(connection)
         except sqlite3.Error as error:
             raise explain(error, self._writer.location) from error

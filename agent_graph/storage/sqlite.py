@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from agent_graph.errors import LeaseLost, NotDurable, StorageError
 from agent_graph.storage import claiming
 from agent_graph.storage.attempts import Attempt
+from agent_graph.storage.forking import Forkable
 from agent_graph.storage.leases import Hold, Keeper
 from agent_graph.storage.location import default_location, planned_location
 from agent_graph.storage.memory import MemoryRows
@@ -69,7 +70,7 @@ _MAX_UNCLAIMED = 1_000
 _log = logging.getLogger("agent_graph.storage")
 
 
-class SqliteStorage(Storage):
+class SqliteStorage(Storage, Forkable):
     """A storage in one SQLite file; many agents, threads, event loops and processes of one machine may share it.
 
     ```python
@@ -101,7 +102,7 @@ class SqliteStorage(Storage):
         self._finalizer = weakref.finalize(self, _end, self._keeper, self._readers, self._writer)
         self._finalizer.atexit = False
         self._saver: SqliteCheckpointer | None = None
-        _living.add(self)
+        Forkable.__init__(self)
 
     def _start_afresh(self) -> None:
         self._attempts: dict[tuple[str, str], Attempt] = {}
@@ -111,10 +112,15 @@ class SqliteStorage(Storage):
         attempts = self._attempts
         self._writer.crowd = lambda: len(attempts) > 1
 
-    def abandon_after_fork(self) -> None:
+    def before_fork(self) -> None:
+        """Nothing to close: the writer and the readers are told themselves."""
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing to do."""
+
+    def after_fork_in_child(self) -> None:
         """Hold nothing of the parent's; the child opens the file anew at its first use."""
         self._keeper.abandon_after_fork()
-        self._readers.abandon_after_fork()
         self._memory = MemoryRows(self._redact)  # its lock may have been held by a thread that is not here
         self._start_afresh()
 
@@ -394,15 +400,3 @@ def _end(keeper: Keeper, readers: Readers, writer: Writer) -> None:
     readers.close()
     keeper.stop()
     writer.stop()
-
-
-_living: weakref.WeakSet[SqliteStorage] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for storage in list(_living):
-        storage.abandon_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import collections
-import os
 import queue
 import sqlite3
 import threading
@@ -36,6 +35,7 @@ from agent_graph.errors import StorageError
 from agent_graph.storage.attempts import Attempt, Entry, Job
 from agent_graph.storage.committer import Committer, Guard
 from agent_graph.storage.faults import explain
+from agent_graph.storage.forking import Forkable, Gate
 from agent_graph.storage.waiting import Waiter, wake
 
 __all__ = ["Writer"]
@@ -54,7 +54,7 @@ _LAZY: Final = 0
 _NOW: Final = 1
 
 
-class Writer:
+class Writer(Forkable):
     """The queue and its thread. Opens the file at the first use; safe from any thread and any event loop."""
 
     def __init__(
@@ -76,11 +76,14 @@ class Writer:
         self.crowd: Callable[[], bool] = lambda: False
         """Whether several runs write at once, so that waiting a moment for company saves fsyncs."""
         self._closed = False
+        self._spoilt = False
         self._start_afresh()
+        super().__init__()
         _living.add(self)
 
     def _start_afresh(self) -> None:
         self._committer = self._new_committer()
+        self._gate = Gate()
         # Reentrant: the garbage collector may run a storage's finalizer, which queues, in the thread that holds the lock.
         self._lock = threading.RLock()
         self._bell: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -95,11 +98,27 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._finished = threading.Event()
+        self._calm = True
 
-    def abandon_after_fork(self) -> None:
-        """Forget the parent's thread, queue and connection: in this process they never were."""
-        self._committer.abandon()
+    def before_fork(self) -> None:
+        """Let the transaction under way end, and close the connection."""
+        self._calm = self._gate.shut()
+        if self._calm:
+            self._committer.disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the connection is opened again when it is needed."""
+        self._gate.open()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the parent's thread and queue: in this process they never were."""
+        if not self._calm:
+            self.spoil()
         self._start_afresh()
+
+    def spoil(self) -> None:
+        """Refuse every use in this process: it has inherited a connection in the midst of something."""
+        self._spoilt = True
 
     # -- queueing ------------------------------------------------------------------------------------------------------
 
@@ -163,6 +182,8 @@ class Writer:
         """Append to the queue, under the lock; return the position."""
         if self._closed:
             raise StorageError(f"storage {self.location}: it has been closed. Open a new one.", backend="storage")
+        if self._spoilt:
+            raise StorageError("this process was forked in the midst of a write; start it by spawning instead.", backend="storage")
         if self._thread is None:
             self._start()
         self._queued += 1
@@ -272,7 +293,8 @@ class Writer:
                 if self._stopping and not self._buffer and self._synced >= self._done:
                     return
         finally:
-            self._committer.disconnect(forever=True)
+            with self._gate:
+                self._committer.disconnect(forever=True)
             self._finished.set()
 
     def _await_work(self) -> bool:
@@ -301,7 +323,8 @@ class Writer:
             target = batch[-1].position if batch else self._done
             sync = any(waiter.synced and waiter.target <= target for waiter in self._waiters)
             sync = sync or (idle and not self._buffer and target > self._synced)
-        failure = self._committer.commit(batch, sync=sync)
+        with self._gate:
+            failure = self._committer.commit(batch, sync=sync)
         for entry in batch:
             if entry.job is not None:
                 entry.job.finish()
@@ -369,12 +392,3 @@ def _write_what_is_queued() -> None:
     deadline = time.monotonic() + _EXIT_S
     for writer in writers:
         writer.join(max(0.0, deadline - time.monotonic()))
-
-
-def _after_fork_in_child() -> None:
-    for writer in list(_living):
-        writer.abandon_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -336,10 +336,9 @@ async def test_without_a_lease_one_may_write_only_while_nobody_holds_one(make: A
     claim = await begin(storage)
     key = claim.turn.key
     other.put(rows.journal(key, 1), fence=0)
+    await other.writer.durable()
     with pytest.raises(LeaseLost, match="somebody works on it"):
-        for _ in range(2):
-            await other.writer.durable()
-            other.put(rows.journal(key, 2), fence=0)
+        other.put(rows.journal(key, 2), fence=0)
     await storage.release(key, fence=claim.fence)
     other.put(rows.journal(key, 3), fence=0)
     assert [row.step for row in await other.journal(key)] == [3]

@@ -402,7 +402,9 @@ async def test_the_wal_stays_bounded_under_a_reader_that_never_lets_go(writer: W
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM ag_notes").fetchall()
     attempt = Attempt("n", "r", 1)
-    big = "INSERT OR REPLACE INTO ag_notes (id, namespace, run_id, turn, step, kind, body) VALUES (1, 'n', ?, 1, ?, 'k', randomblob(600000))"
+    big = (
+        "INSERT OR REPLACE INTO ag_notes (id, namespace, run_id, turn, step, kind, body) VALUES (1, 'n', ?, 1, ?, 'k', randomblob(600000))"
+    )
     wal = Path(f"{file}-wal")
     for step in range(100):
         writer.put(attempt, big, ("r", step))
