@@ -1,6 +1,7 @@
 """The cache of a run: the same objects again, and no staleness."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -140,13 +141,14 @@ def test_an_equal_message_that_is_another_object_is_converted_on_its_own() -> No
     assert one is not two
 
 
-def test_a_changed_message_is_noticed_wherever_it_stands_in_a_history_that_grows() -> None:
+@pytest.mark.parametrize("change", [{"content": "changed"}, {"metadata": {"changed": True}}], ids=["content", "metadata"])
+def test_a_changed_message_is_noticed_wherever_it_stands_in_a_history_that_grows(change: dict[str, Any]) -> None:
     conversion = Conversion()
     history: list[BaseMessage] = [HumanMessage(str(number)) for number in range(4)]
     conversion.to_spec(history)
     for index in range(4):
-        conversion.to_spec(history)[index].content = "changed"
-        conversion.to_spec(history)[index].metadata = {"changed": True}
+        for name, value in change.items():
+            setattr(conversion.to_spec(history)[index], name, value)
         history.append(HumanMessage(str(len(history))))
 
         assert conversion.to_spec(history) == [Message(MessageRole.USER, str(number)) for number in range(len(history))]

@@ -83,9 +83,12 @@ def test_a_call_in_the_text_of_the_past_counts_only_if_it_was_answered(answered:
 @given(usages())
 def test_usage_says_the_same_on_both_sides(usage: dict[str, Any]) -> None:
     openai = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
-    openai["prompt_tokens_details"] = {"cached_tokens": usage["input_token_details"]["cache_read"]}
+    details = usage["input_token_details"]
+    openai["prompt_tokens_details"] = {"cached_tokens": details["cache_read"]}
+    anthropic = {"input_tokens": 5, "output_tokens": 7, "cache_read_input_tokens": details["cache_read"]}
+    anthropic["cache_creation"] = {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": details["cache_creation"]}
 
-    for layout in (usage, openai):
+    for layout in (usage, openai, anthropic):
         message = build(assistant(usage=layout), ())
         assert isinstance(message, AIMessage)
         assert read_usage(message.usage_metadata) == read_usage(layout)

@@ -68,8 +68,7 @@ class PreparedTool:
 
     async def run(self, args: Mapping[str, Any], call_id: str) -> Outcome:
         """Run the tool. Wrong arguments and a ToolException are failed outcomes; every other exception is the tool's own."""
-        given = {name: value for name, value in args.items() if name not in self._injected}
-        given |= {name: give(call_id) for name, give in self._injected.items()}
+        given = {**args, **{name: give(call_id) for name, give in self._injected.items()}}
         try:
             checked = given if self.tool.handle_validation_error else self._check(given)
         except ValidationError as error:
@@ -174,12 +173,18 @@ def _told(tool: BaseTool, content: Any, artifact: Any, call_id: str) -> Any:
     """Return what LangChain's handlers get to see of a result: a tool message, unless it is one or a Command already."""
     if _is_instruction(content):
         return content
-    if not (isinstance(content, str) or (isinstance(content, Sequence) and all(_is_block(part) for part in content))):
-        try:
-            content = json.dumps(content, ensure_ascii=False)
-        except (TypeError, ValueError, RecursionError):
-            content = str(content)
-    return ToolMessage(content, artifact=artifact, tool_call_id=call_id, name=tool.name, status="success")
+    return ToolMessage(_as_text_or_blocks(content), artifact=artifact, tool_call_id=call_id, name=tool.name, status="success")
+
+
+def _as_text_or_blocks(content: Any) -> str | list[Any]:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence) and all(_is_block(part) for part in content):
+        return list(content)
+    try:
+        return json.dumps(content, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return str(content)
 
 
 def _is_block(part: Any) -> bool:

@@ -21,10 +21,12 @@ class Heard(AsyncCallbackHandler):
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
+        self.tools: set[Any] = set()
 
     async def on_tool_start(self, serialized: Any, input_str: str, **kwargs: Any) -> None:
+        self.tools.add(kwargs["run_id"])
         told = {key: kwargs.get(key) for key in ("inputs", "tool_call_id", "tags", "metadata", "color", "name")}
-        self.events.append(("start", serialized, input_str, told, kwargs["parent_run_id"] is None))
+        self.events.append(("start", serialized, input_str, told))
 
     async def on_tool_end(self, output: Any, **kwargs: Any) -> None:
         self.events.append(("end", output, kwargs.get("color"), kwargs.get("name")))
@@ -33,7 +35,7 @@ class Heard(AsyncCallbackHandler):
         self.events.append(("error", type(error), str(error), kwargs.get("tool_call_id")))
 
     async def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
-        self.events.append(("inside", inputs, kwargs["parent_run_id"] is None, kwargs.get("tags")))
+        self.events.append(("inside", inputs, kwargs["parent_run_id"] in self.tools, kwargs.get("tags")))
 
 
 class City(BaseModel):
@@ -217,16 +219,11 @@ async def test_handlers_hear_what_ainvoke_tells_them(called: BaseTool, args: dic
 
     node, *heard = ours.events  # the first is the node that calls the tool
     assert node[0] == "inside"
-    assert [without_place(event) for event in heard] == [without_place(event) for event in theirs.events]
+    assert [without_our_words(event) for event in heard] == [without_our_words(event) for event in theirs.events]
 
 
-def without_place(event: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Leave out what differs by the node around the tool, and the words of our own error."""
-    if event[0] == "start":
-        return event[:4]
-    if event[0] == "error" and event[1] is ValueError:
-        return event[:2]
-    return event
+def without_our_words(event: tuple[Any, ...]) -> tuple[Any, ...]:
+    return event[:2] if event[0] == "error" and event[1] is ValueError else event
 
 
 @pytest.mark.parametrize(
@@ -318,6 +315,14 @@ async def test_an_injected_argument_with_a_default_keeps_it() -> None:
         return f"{word} {depth}"
 
     assert (await PreparedTool(tuned).run({"word": "hi"}, "c1")).content == "hi 3"
+
+
+async def test_a_tool_without_an_asynchronous_way_gets_a_thread_of_its_own() -> None:
+    class Where(Classic):
+        def _run(self, word: str) -> str:
+            return threading.current_thread().name
+
+    assert (await PreparedTool(Where()).run({"word": "hi"}, "c1")).content == "classic"
 
 
 async def test_a_hundred_blocking_tools_do_not_wait_for_each_other() -> None:
