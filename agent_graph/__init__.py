@@ -122,8 +122,7 @@ _HOMES = {
     "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost NotDurable"
     " OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound"
     " ToolTimeout",
-    "agent_graph.events": "Event GuardrailVerdict RunFinished RunStarted StepFinished TextDelta ToolFinished"
-    " ToolStarted",
+    "agent_graph.events": "Event GuardrailVerdict RunFinished RunStarted StepFinished TextDelta ToolFinished ToolStarted",
     "agent_graph.graph": "build_graph",
     "agent_graph.guardrails": "Allow Ask Block Guardrail Replace Revise guardrail",
     "agent_graph.ports": "LLMBackend MemoryBackend ObservabilityBackend ToolBackend",

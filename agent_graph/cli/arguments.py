@@ -21,9 +21,7 @@ can be resumed"""
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(
-            *args, **{**options, "allow_abbrev": False}
-        )  # a limit that is spelt half may be another one tomorrow
+        super().__init__(*args, **{**options, "allow_abbrev": False})  # a limit that is spelt half may be another one tomorrow
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n{self.format_usage().strip()}")
@@ -105,17 +103,11 @@ def _add_show(commands: Any) -> None:
 
 
 def _add_agent_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--model", metavar="MODEL", help='such as "openai:gpt-5-mini"; "offline" for the offline model'
-    )
+    command.add_argument("--model", metavar="MODEL", help='such as "openai:gpt-5-mini"; "offline" for the offline model')
     command.add_argument("--tools", metavar="MODULE:NAME", help="a list of tools instead of the three demo tools")
-    command.add_argument(
-        "--live", action="store_true", help="let the demo weather tool ask a weather service on the internet"
-    )
+    command.add_argument("--live", action="store_true", help="let the demo weather tool ask a weather service on the internet")
     command.add_argument("--max-steps", type=_limit(int), metavar="N", help="model replies of the turn")
-    command.add_argument(
-        "--max-cost-usd", type=_limit(Decimal), metavar="USD", help="spend no more than this on the turn"
-    )
+    command.add_argument("--max-cost-usd", type=_limit(Decimal), metavar="USD", help="spend no more than this on the turn")
     command.add_argument("--timeout-s", type=_limit(float), metavar="SECONDS", help="working time of the turn")
     _add_common_options(command)
 

@@ -125,9 +125,7 @@ def _report(run: AgentRun, turn: _Turn, arguments: Namespace, location: str) -> 
     if run.output:
         lines += [words.printable(run.output), ""]
     lines += words.account(run, unpriced=turn.unpriced)
-    lines += [
-        f"kept in {_near(location)}; see it again: {words.command_line('show', run.run_id, storage_option(arguments))}"
-    ]
+    lines += [f"kept in {_near(location)}; see it again: {words.command_line('show', run.run_id, storage_option(arguments))}"]
     return lines
 
 

@@ -79,9 +79,7 @@ def show(arguments: Namespace) -> int:
     run_id = validate_run_id(arguments.run_id)
     turns = asyncio.run(_turns(arguments.storage, run_id))
     if not turns:
-        raise RunNotFound(
-            f"No run {run_id!r} is in the storage. `agent-graph runs` lists those that are.", run_id=run_id
-        )
+        raise RunNotFound(f"No run {run_id!r} is in the storage. `agent-graph runs` lists those that are.", run_id=run_id)
     if arguments.json:
         print(json.dumps({"run_id": run_id, "turns": [_as_json(turn) for turn in turns]}, ensure_ascii=False))
     else:

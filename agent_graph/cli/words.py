@@ -164,9 +164,7 @@ def account(run: AgentRun, *, unpriced: bool) -> list[str]:
         lines.append(f"error: {printable(run.error)}")
     if run.landed is not None:
         lines.append(f"landed: {run.landed} was near, so the last call was made without tools")
-    lines += [
-        f"waits for you: {one_line(json.dumps(item, ensure_ascii=False, default=str), 200)}" for item in run.pending
-    ]
+    lines += [f"waits for you: {one_line(json.dumps(item, ensure_ascii=False, default=str), 200)}" for item in run.pending]
     lines += [f"warning: {printable(warning)}" for warning in run.warnings]
     return lines
 

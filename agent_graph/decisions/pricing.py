@@ -186,10 +186,8 @@ def _read_price(name: str, entry: object) -> Price:
 
 
 def _amount(name: str, key: str, value: object) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a number of USD per million tokens is due.")
     try:
-        amount = Decimal(str(value))  # str(): 0.15 is fifteen cents, not the binary fraction next to it
+        amount = Decimal(str(value))  # str(): 0.15 is fifteen cents, not the binary fraction next to it; True is no number
     except InvalidOperation:
         raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a number of USD per million tokens is due.") from None
     if not amount.is_finite() or amount < 0:

@@ -79,15 +79,27 @@ def _border(kind: bytes) -> bytes:
 
 _RUNS: tuple[tuple[bytes, int], ...] = ((_border(_LETTERS), 25), (_border(_DIGITS), 80), (_border(_SIGNS), 40))
 """Hundredths of a token for each run of letters, of digits, of signs: a short word costs a token too."""
-_OPAQUE = re.compile(rb"(?=[A-Za-z+=]{0,40}[0-9])(?=[0-9]{0,40}[A-Za-z])[A-Za-z0-9+=]{24,}|[A-Za-z+=]{48,}")
-"""Base64, hashes, random letters: no words in them."""
+_LONG = re.compile(rb"[A-Za-z0-9+=]{24,}")
+_LETTERS_ONLY = 48
 _OPAQUE_WEIGHT = 75
+
+
+def _without_opaque(text: bytes) -> bytes:
+    """Return `text` without base64, hashes and random letters, which have no words in them: long runs of letters and digits mixed,
+    very long ones of letters alone."""
+
+    def replaced(run: re.Match[bytes]) -> bytes:
+        others = len(run[0].translate(None, _DIGITS))
+        mixed = 0 < others < len(run[0])
+        return b" " if mixed or others >= _LETTERS_ONLY else run[0]
+
+    return _LONG.sub(replaced, text)
 
 
 def estimate_text(text: str) -> int:
     """Return the estimated tokens of `text`, rounded up; 0 for an empty one."""
     raw = text.encode("utf-8", "surrogatepass")
-    left = _OPAQUE.sub(b" ", raw)
+    left = _without_opaque(raw)
     total = (len(raw) - len(left)) * _OPAQUE_WEIGHT
     for table, weight in _RUNS:
         total += (b" " + left.translate(table)).count(b" x") * weight

@@ -21,9 +21,9 @@ from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
 from agent_graph.nodes import outcome
 from agent_graph.nodes.guard import rails_at
-from agent_graph.nodes.transcript import text_of
 from agent_graph.runtime.compressing import window_of
 from agent_graph.runtime.governor import ModelOverflow
+from agent_graph.runtime.transcript import text_of
 from agent_graph.state import Call, RunState, turn_of
 
 if TYPE_CHECKING:

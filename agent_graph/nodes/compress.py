@@ -11,7 +11,7 @@ from langgraph.types import Overwrite
 from agent_graph.errors import ContractError
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
-from agent_graph.nodes.transcript import repaired
+from agent_graph.runtime.transcript import repaired
 from agent_graph.state import RunState, turn_of
 from agent_graph.types import Message
 

@@ -11,7 +11,7 @@ from langgraph.types import Overwrite
 
 from agent_graph.decisions.budget import violation
 from agent_graph.nodes import outcome
-from agent_graph.nodes.transcript import repaired, text_of
+from agent_graph.runtime.transcript import repaired, text_of
 from agent_graph.state import Outcome, RunState, turn_of
 
 if TYPE_CHECKING:

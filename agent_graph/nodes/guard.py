@@ -19,9 +19,9 @@ from agent_graph.events import GuardrailVerdict, TextDelta
 from agent_graph.guardrails import Ask, Block, Finding, Judgement, Revise, judge, stages_of
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
-from agent_graph.nodes.transcript import last_reply, text_of
 from agent_graph.resolutions import Edit, Reject, Resolution, Respond
 from agent_graph.runtime.asking import ask
+from agent_graph.runtime.transcript import last_reply, text_of
 from agent_graph.state import RunState, turn_of
 
 if TYPE_CHECKING:

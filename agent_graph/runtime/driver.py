@@ -27,6 +27,7 @@ from agent_graph.events import RunFinished, RunStarted
 from agent_graph.runtime import memory
 from agent_graph.runtime.account import stored_run, to_result
 from agent_graph.runtime.asking import pending_of
+from agent_graph.runtime.transcript import repaired
 from agent_graph.runtime.turn import RESOLUTION, Turn, current_turn
 from agent_graph.storage.port import Claim, NoteRow, TurnRequest, TurnRow
 
@@ -154,8 +155,6 @@ class Driver:
 
     async def _close(self, row: TurnRow) -> None:
         """Save what a closed turn had come to: its open calls are answered, in-doubt ones as such."""
-        from agent_graph.nodes.transcript import repaired
-
         agent = self._agent
         state = await agent.graph.aget_state({"configurable": {"thread_id": row.key.thread_id}})
         if state.values.get("turn") != row.key.turn or not state.values.get("messages"):

@@ -37,7 +37,7 @@ class Committer:
     def __init__(self, locate: Callable[[], str], guard: Guard, *, durability: Literal["power", "process"], busy_s: float) -> None:
         self._locate = locate
         self._guard = guard
-        self._durability = durability
+        self._durability: Literal["power", "process"] = durability
         self._busy_s = busy_s
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
