@@ -39,9 +39,7 @@ def test_a_name_lives_where_the_door_says(name: str) -> None:
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(agent_graph.__file__).read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {
-        (alias.name, node.module) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
+    seen = {(alias.name, node.module) for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert seen == set(agent_graph._HOME_OF.items())
     assert {name for name, _ in seen} == set(agent_graph.__all__)
 

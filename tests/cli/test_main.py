@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from agent_graph import AgentRun, Ask, create_production_agent, guardrail
 from agent_graph.cli import main
-from agent_graph_adapters.offline import LABEL
+from agent_graph_adapters.offline import LABEL, demo_tools
 
 PARIS = "What is the weather in Paris?"
 
@@ -95,9 +96,7 @@ def test_the_same_run_id_is_a_conversation(command: Command) -> None:
         pytest.param(["run", PARIS, "--max-steps", "-1"], "max_steps: -1 is negative", id="limit"),
         pytest.param(["run", PARIS, "--model", "opneai:gpt-5-mini"], "did you mean 'openai:gpt-5-mini'", id="model"),
         pytest.param(["run", PARIS, "--tools", "nowhere"], "MODULE:NAME", id="tools without a name"),
-        pytest.param(
-            ["run", PARIS, "--tools", "no_such_module:T"], "cannot be imported", id="tools that are not there"
-        ),
+        pytest.param(["run", PARIS, "--tools", "no_such_module:T"], "cannot be imported", id="tools that are not there"),
         pytest.param(["run", PARIS, "--storage", "."], "storage", id="a folder as storage"),
         pytest.param(["show", "nope"], "No run 'nope'", id="unknown run"),
         pytest.param(["resume", "nope"], "nothing of this name", id="nothing to resume"),
@@ -187,6 +186,20 @@ def test_resuming_what_has_ended_shows_how(command: Command) -> None:
     assert code == 0
     assert "turn 1 had ended already; nothing was asked anew:" in out
     assert "complete: 2 steps" in out
+
+
+def test_a_turn_that_waits_for_a_person_says_for_what(command: Command) -> None:
+    @guardrail(stages=["input"])
+    async def look(stage: str, payload: object, run: AgentRun) -> Ask:
+        return Ask("is this meant?")
+
+    agent = create_production_agent("offline", demo_tools(), guardrails=[look])
+    assert agent.run_sync(PARIS, "r1").status == "running"
+    code, out, _ = command("resume", "r1")
+    assert code == 1
+    assert "turn 1 waits; nothing was asked anew:" in out
+    assert "is this meant?" in out
+    assert "turn 1 of 1, waiting, " in command("show", "r1")[1]
 
 
 def test_own_tools(command: Command, tmp_path: Path) -> None:

@@ -46,9 +46,7 @@ def called(folder: Path) -> list[str]:
 
 
 def run(folder: Path, *argv: str, question: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *argv], cwd=folder, input=question, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run([*COMMAND, *argv], cwd=folder, input=question, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_run_in_a_pipe(tmp_path: Path) -> None:
@@ -76,9 +74,7 @@ def read_to_the_end(terminal: int) -> str:
 def test_a_run_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    with subprocess.Popen(
-        [*COMMAND, "run", PARIS], cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=env
-    ) as child:
+    with subprocess.Popen([*COMMAND, "run", PARIS], cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as child:
         os.close(theirs)
         printed = read_to_the_end(ours)
     os.close(ours)
@@ -117,9 +113,7 @@ def test_ctrl_c_in_a_slow_tool_and_then_resume(tmp_path: Path) -> None:
     account = json.loads(resumed.stdout)
     assert (resumed.returncode, account["status"], account["steps"], account["turn"]) == (0, "complete", 2, 1)
     assert [call["result"] for call in account["tool_calls"]] == ["18 degrees"]
-    assert called(tmp_path) == ["Paris", "Paris"], (
-        "once before Ctrl-C, once after: the tool may be repeated, and says so"
-    )
+    assert called(tmp_path) == ["Paris", "Paris"], "once before Ctrl-C, once after: the tool may be repeated, and says so"
 
 
 def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
@@ -149,7 +143,5 @@ def test_a_pipe_that_closes_is_no_error(tmp_path: Path) -> None:
 def test_help_answers_at_once(tmp_path: Path) -> None:
     """--help loads no framework: well under the second that LangGraph takes."""
     code = "from agent_graph.cli import main; main(['--help']); import sys; print('langgraph' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.endswith("False\n")

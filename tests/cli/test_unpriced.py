@@ -25,9 +25,7 @@ class OneAnswer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if asked.get("stream"):
-            self._send(
-                "text/event-stream", "".join(f"data: {json.dumps(c)}\n\n" for c in chunks()) + "data: [DONE]\n\n"
-            )
+            self._send("text/event-stream", "".join(f"data: {json.dumps(c)}\n\n" for c in chunks()) + "data: [DONE]\n\n")
         else:
             self._send("application/json", json.dumps(whole()))
 

@@ -77,9 +77,7 @@ def test_markup_in_a_result_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
             'running weather(city="Paris")',
             id="one of two tools",
         ),
-        pytest.param(
-            [ToolStarted(tool_call("c1"), 1), ToolFinished(tool_call("c1"), 1)], "asking the model", id="after it"
-        ),
+        pytest.param([ToolStarted(tool_call("c1"), 1), ToolFinished(tool_call("c1"), 1)], "asking the model", id="after it"),
         pytest.param([TextDelta("It is ", 1), TextDelta("18 °C", 1)], "It is 18 °C", id="text as it comes"),
         pytest.param([TextDelta("Let me see", 1), StepFinished(1, 9, 0.0)], "asking the model", id="the next step"),
     ],
