@@ -39,7 +39,7 @@ help: ## Show this list
 	@echo "  PYTHON=/path/to/python3   which Python makes .venv (default: the newest >= 3.11 on the PATH)"
 	@echo "  TIER_ONLY=1               with test or test-all: only the tests that the targets before leave out"
 
-demo: $(VENV)/.runtime ## Run an agent, offline: no key, no account
+demo: $(VENV)/.runtime ## Run an agent (offline, unless your environment names a model or holds a key)
 	$(BIN)/agent-graph run "What is the weather in Paris?"
 
 check: format-check lint types imports quick ## Format, lint, types, imports, quick tests: before each commit
@@ -53,7 +53,7 @@ late: $(VENV)/.dev
 	$(call pytest,$(ALL))
 
 demo-offline: $(VENV)/.runtime
-	env -u OPENAI_API_KEY -u OPENAI_BASE_URL $(MAKE) --no-print-directory demo
+	env -u AGENT_GRAPH_MODEL -u OPENAI_API_KEY -u OPENAI_BASE_URL $(MAKE) --no-print-directory demo
 
 format-check: $(VENV)/.dev
 	$(BIN)/ruff format --check --output-format concise .
