@@ -42,8 +42,8 @@ ZERO = Decimal(0)
 
 _TAG = re.compile(r"[-@](\d{4}-\d{2}-\d{2}|\d{8})$")
 """The date by which a reply names the model that an alias stands for."""
-_PREFIX = re.compile(r"^([a-z][a-z0-9_-]*)[:/](.+)$", re.IGNORECASE)
-"""`openai:gpt-5-mini`, `openai/gpt-5-mini`."""
+_PREFIX = re.compile(r"^(?!ft:)([a-z][a-z0-9_-]*)[:/](.+)$", re.IGNORECASE)
+"""`openai:gpt-5-mini`, `openai/gpt-5-mini`; but `ft:gpt-4o` is fine-tuned, and dearer than what it was tuned from."""
 
 
 @dataclass(frozen=True, slots=True)

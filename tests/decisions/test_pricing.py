@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -92,13 +91,13 @@ def test_audio_without_a_price_of_its_own_is_unknown(model: str, audio: dict[str
 # --- the whole list --------------------------------------------------------------------------------------------------------
 
 
-def priced_models() -> Iterator[tuple[str, str]]:
-    for provider in get_snapshot().providers:
-        for model in provider.models:
-            yield provider.id, model.id
+def tier_starts(model: Any) -> set[int]:
+    prices = [model.prices] if not isinstance(model.prices, list) else [entry.prices for entry in model.prices]
+    return {tier.start for price in prices for value in vars(price).values() for tier in getattr(value, "tiers", ())}
 
 
-ALL_MODELS = sorted(set(priced_models()))
+TIERS = {(provider.id, model.id): tier_starts(model) for provider in get_snapshot().providers for model in provider.models}
+ALL_MODELS = sorted(TIERS)
 
 
 @st.composite
@@ -110,25 +109,45 @@ def usages(draw: st.DrawFn) -> Usage:
     return usage(read + write + rest, reasoning + shown, **parts)
 
 
-@given(found=st.sampled_from(ALL_MODELS), used=usages())
-def test_any_model_is_billed_as_the_price_library_bills_it(found: tuple[str, str], used: Usage) -> None:
-    provider, model = found
-    ours = BOOK.cost(used, model, provider=provider)
-    if ours is None:
-        return
-    counts = {"cache_read": used.cache_read, "cache_write": used.cache_write, "cache_write_1h": used.cache_write_1h}
-    theirs = genai_prices.calc_price(
+def the_librarys_bill(used: Usage, model: str, provider: str) -> Decimal:
+    priced = genai_prices.calc_price(
         genai_prices.Usage(
             input_tokens=used.input_tokens,
             output_tokens=used.output_tokens,
             output_reasoning_tokens=used.reasoning,
-            **{f"{name}_tokens": count for name, count in counts.items()},
+            cache_read_tokens=used.cache_read,
+            cache_write_tokens=used.cache_write,
+            cache_write_1h_tokens=used.cache_write_1h,
         ),
         model,
         provider_id=provider,
         genai_request_timestamp=NOW,
     )
-    assert ours.cost_usd == theirs.total_price
+    return priced.total_price
+
+
+@given(found=st.sampled_from(ALL_MODELS), used=usages())
+def test_any_usage_is_billed_as_the_price_library_bills_it(found: tuple[str, str], used: Usage) -> None:
+    provider, model = found
+    ours = BOOK.cost(used, model, provider=provider)
+    assert ours is None or ours.cost_usd == the_librarys_bill(used, model, provider)
+
+
+def test_every_tier_and_every_fee_is_billed_as_the_price_library_bills_it() -> None:
+    """Sizes around every tier's start, for all models with a tier, a fee per request or a price of reasoning."""
+    wrong = []
+    for provider, model in ALL_MODELS:
+        matched = BOOK.price_of(model, provider=provider)
+        if matched is None or not (TIERS[provider, model] or matched.price.per_request or matched.price.reasoning):
+            continue
+        for tokens in {1_000, *(start + more for start in TIERS[provider, model] for more in (0, 1))}:
+            used = usage(tokens, 1_000, cache_read=tokens // 3, cache_write=tokens // 3, reasoning=500)
+            priced = BOOK.cost(used, model, provider=provider)
+            assert priced is not None
+            if priced.cost_usd != the_librarys_bill(used, model, provider):
+                wrong.append((provider, model, tokens))
+    assert wrong == []
+    assert max(map(len, TIERS.values())) > 1
 
 
 def test_nearly_all_of_the_list_is_found() -> None:
@@ -189,6 +208,7 @@ def test_prices_that_change_by_the_hour(hour: int, usd: str) -> None:
         ("openai/gpt-5-mini", "openai", "http://127.0.0.1:4000/v1", "openai/gpt-5-mini"),
         ("deepseek-r1:8b", "openai", "http://127.0.0.1:11434/v1", None),
         ("my-model", "openai", "http://127.0.0.1:8000/v1", None),
+        ("ft:gpt-4o", "openai", None, None),
         ("llama3.2", "ollama", None, None),
         ("gpt-5-mini", "ollama", None, None),
         ("my-model", "openai", None, None),
@@ -228,6 +248,7 @@ OWN = PriceBook(
         "openai:gpt-4o": {"input": 3, "output": 4},
         "Free": {"input": 0, "output": 0},
         "fee": {"input": 0, "output": 0, "per_request": "0.005"},
+        "hour": {"input": 1, "output": 1, "cache_write": 2, "cache_write_1h": 4},
         "voice": {"input": 1, "output": 2, "audio_input": 10, "audio_output": 20, "cache_write": 3, "reasoning": 5},
     }
 )
@@ -253,6 +274,8 @@ OWN = PriceBook(
         ("voice", usage(1_000_000, audio_input=800_000, cache_read=800_000), "8.2"),
         ("voice", usage(1_000_000, cache_write=1_000_000, cache_write_1h=500_000), "3"),
         ("voice", usage(0, 1_000_000, reasoning=500_000), "3.5"),
+        ("hour", usage(1_000_000, cache_write=500_000, cache_write_1h=200_000), "1.9"),
+        ("hour", usage(1_000_000, cache_write=500_000, cache_write_1h=900_000), "2.5"),
         ("voice", usage(10, 10, cache_read=99, cache_write=20, reasoning=99), "0.000555"),
     ],
 )

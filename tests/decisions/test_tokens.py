@@ -90,13 +90,13 @@ def test_no_text_is_free_and_twice_the_text_is_no_less(text: str) -> None:
     assert estimate_text(text + text) >= tokens
 
 
-@pytest.mark.parametrize("piece", ["word ", "a", "a1", "1", "=", "=+a", "a" * 40 + " ", "预算", "\n"], ids=repr)
+@pytest.mark.parametrize("piece", ["word ", "a", "a1", "1", "1" * 30 + " ", "=", "=+a", "a" * 40 + " ", "预算", "\n"], ids=repr)
 def test_the_work_is_linear_in_the_text(piece: str) -> None:
     """Half a megabyte in a moment, whatever it is made of: a pattern that backtracks would take minutes."""
     text = piece * (500_000 // len(piece))
-    started = time.perf_counter()
+    started = time.process_time()
     estimate_text(text)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 # --- messages ------------------------------------------------------------------------------------------------------------
