@@ -12,6 +12,9 @@
 | any, and the request_id was seen before | that turn: stored, waiting, busy or resume | conflict |
 | the one that the caller waited for (`awaited`), and it has ended | stored | - |
 
+Where a request_id is given, it says what is the same request: one that was never seen is another request, even for the same
+input. It neither gets another request's undelivered result, nor goes on with a turn that has another request_id.
+
 Without an input (`resume`), the unfinished turn goes on; an ended one is `stored` while it was not delivered, is taken up
 again where `reopen` asks for it and it did not complete, and is else `not_found`. Going on compares the fingerprints first.
 """
@@ -67,7 +70,12 @@ def decide(last: Past | None, request: TurnRequest, *, repeated: Past | None = N
         return _resume(last, request)
     if last is None:
         return Decision(outcome="new")
-    return _same(last, request) if last.same_input else _other(last, request)
+    if not last.same_input:
+        return _other(last, request, "has another input")
+    theirs = last.turn.request_id
+    if request.request_id is not None and theirs is not None and theirs != request.request_id:
+        return _other(last, request, f"belongs to request_id {theirs!r}")  # two jobs may well ask for the same
+    return _same(last, request)
 
 
 def _again(seen: Past, request: TurnRequest) -> Decision:
@@ -90,22 +98,22 @@ def _resume(last: Past | None, request: TurnRequest) -> Decision:
 def _same(last: Past, request: TurnRequest) -> Decision:
     if not _has_ended(last.turn):
         return _go_on(last, request)
-    if last.turn.status == "closed" or last.turn.delivered:
-        return Decision(outcome="new")
+    if last.turn.status == "closed" or last.turn.delivered or request.request_id is not None:
+        return Decision(outcome="new")  # with a request_id of its own it is another request for the same
     return Decision(outcome="stored", turn=last.turn)
 
 
-def _other(last: Past, request: TurnRequest) -> Decision:
+def _other(last: Past, request: TurnRequest, why: str) -> Decision:
     if _has_ended(last.turn):
         return Decision(outcome="new")
     number = last.turn.key.turn
     if last.turn.status == "waiting":
-        return _conflict(last.turn, f"turn {number} waits for a person and has another input")
+        return _conflict(last.turn, f"turn {number} waits for a person and {why}")
     if last.alive:
-        return _conflict(last.turn, f"turn {number} is being worked on and has another input")
+        return _conflict(last.turn, f"turn {number} is being worked on and {why}")
     if last.turn.status == "stopped" or request.on_unfinished == "close":
         return Decision(outcome="new", turn=last.turn, close=True)
-    return _conflict(last.turn, f"turn {number} is unfinished and has another input")
+    return _conflict(last.turn, f"turn {number} is unfinished and {why}")
 
 
 def _go_on(past: Past, request: TurnRequest) -> Decision:

@@ -90,7 +90,7 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
         if attempt.fence:
             await self._storage.writer.room()
         else:
-            await self._storage.writer.durable(attempt)
+            await self._storage.durable_for(attempt)
         return following
 
     def put(
@@ -103,14 +103,14 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
         """Do what `aput` does."""
         attempt, following = self._queue_checkpoint(config, checkpoint, metadata)
         if not attempt.fence:
-            self._storage.writer.durable_sync(attempt)
+            self._storage.durable_for_sync(attempt)
         return following
 
     async def aput_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
         """Queue what a task wrote."""
         attempt = self._queue_writes(config, writes, task_id, task_path)
         if not attempt.fence and _is_special(writes):
-            await self._storage.writer.durable(attempt)
+            await self._storage.durable_for(attempt)
         else:
             await self._storage.writer.room()
 
@@ -118,7 +118,7 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
         """Do what `aput_writes` does."""
         attempt = self._queue_writes(config, writes, task_id, task_path)
         if not attempt.fence and _is_special(writes):
-            self._storage.writer.durable_sync(attempt)
+            self._storage.durable_for_sync(attempt)
 
     def _queue_checkpoint(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata
@@ -161,7 +161,7 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
         return attempt
 
     def _attempt(self, thread_id: str) -> Attempt:
-        return self._storage.writer_of(*run_of(thread_id))
+        return self._storage.registry.of(run_of(thread_id))
 
     def get_next_version(self, current: Any, channel: None) -> Any:
         """Return the next version of a channel: small integers, which keep checkpoints small.

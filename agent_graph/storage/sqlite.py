@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +44,7 @@ from agent_graph.storage.port import (
     TurnRow,
 )
 from agent_graph.storage.readers import Readers
+from agent_graph.storage.registry import Registry
 from agent_graph.storage.rows import (
     JOURNAL_COLUMNS,
     LEDGER_COLUMNS,
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 __all__ = ["SqliteStorage"]
 
 T = TypeVar("T")
-_MAX_UNCLAIMED = 1_000
 _log = logging.getLogger("agent_graph.storage")
 
 
@@ -105,12 +104,9 @@ class SqliteStorage(Storage, Forkable):
         Forkable.__init__(self)
 
     def _start_afresh(self) -> None:
-        self._attempts: dict[tuple[str, str], Attempt] = {}
-        self._holds: dict[tuple[str, str], Hold] = {}
-        self._unclaimed: dict[tuple[str, str], Attempt] = {}
-        self._lock = threading.Lock()
-        attempts = self._attempts
-        self._writer.crowd = lambda: len(attempts) > 1
+        self.registry = Registry(self._writer.is_settled)
+        """Who writes in this process."""
+        self._writer.crowd = self.registry.is_crowd
 
     def before_fork(self) -> None:
         """Nothing to close: the writer and the readers are told themselves."""
@@ -162,26 +158,20 @@ class SqliteStorage(Storage, Forkable):
         if claim.outcome not in {"new", "resume"}:
             self._keeper.drop(hold)
             return
-        key = (hold.namespace, hold.run_id)
         hold.fence = claim.fence
-        with self._lock:
-            self._attempts[key] = Attempt(*key, claim.fence)
-            self._holds[key] = hold
+        self.registry.add(hold, claim.fence)
         self._keeper.keep(hold)
 
     def _let_go(self, hold: Hold) -> None:
-        key = (hold.namespace, hold.run_id)
-        with self._lock:
-            if self._holds.get(key) is hold:
-                del self._holds[key], self._attempts[key]
+        self.registry.remove(hold)
         self._keeper.drop(hold)
 
     async def release(self, key: TurnKey, *, fence: int) -> None:
         """Give the lease back once everything queued for the turn is on disk; see the port."""
-        name = (key.namespace, key.run_id)
-        attempt, hold = self._attempts.get(name), self._holds.get(name)
-        if attempt is None or hold is None or attempt.fence != fence:
+        found = self.registry.claim((key.namespace, key.run_id), fence)
+        if found is None:
             return
+        attempt, hold = found
         self._writer.queue(lambda connection: claiming.give_back(connection, hold))
         try:
             await self._writer.durable(attempt)
@@ -195,42 +185,33 @@ class SqliteStorage(Storage, Forkable):
     def put(self, row: Row, *, fence: int) -> None:
         """Queue `row`; see the port. `fence=0`: without a claim, as long as nobody alive has one."""
         sql, parameters, size = statement(row, self._redact)
-        self._writer.put(self._attempt(row.key, fence), sql, parameters, size=size)
+        attempt = self.registry.under((row.key.namespace, row.key.run_id), fence)
+        self._writer.put(attempt, sql, parameters, size=size)
 
     async def durable(self, key: TurnKey, *, fence: int | None = None) -> None:
         """Return when everything queued so far is on disk; see the port. `fence` tells two attempts of one process apart."""
-        attempt = self._attempts.get((key.namespace, key.run_id))
-        if fence is not None and attempt is not None and attempt.fence != fence:
-            raise _lost(key.run_id)
-        if attempt is not None:
-            attempt.raise_if_broken()
-        await self._writer.durable(attempt)
+        name = (key.namespace, key.run_id)
+        attempt = self.registry.under(name, fence) if fence else self.registry.waiting(name)
+        if attempt is None:
+            await self._writer.durable()
+        else:
+            await self.durable_for(attempt)
 
-    def _attempt(self, key: TurnKey, fence: int) -> Attempt:
-        attempt = self._attempts.get((key.namespace, key.run_id))
-        if attempt is not None and attempt.fence == fence:
-            return attempt
-        if fence:
-            raise _lost(key.run_id)
-        return self._unleased(key.namespace, key.run_id)
+    async def durable_for(self, attempt: Attempt) -> None:
+        """Return when everything queued so far is on disk; raise if `attempt` is broken."""
+        try:
+            await self._writer.durable(attempt)
+        except (NotDurable, LeaseLost):
+            self.registry.told(attempt)
+            raise
 
-    def writer_of(self, namespace: str, run_id: str) -> Attempt:
-        """Return who writes for a run where no fence is given: this process's claim, else an attempt without a lease."""
-        return self._attempts.get((namespace, run_id)) or self._unleased(namespace, run_id)
-
-    def _unleased(self, namespace: str, run_id: str) -> Attempt:
-        """Return the attempt without a lease; a failure of it is told once, to whoever comes next."""
-        name = (namespace, run_id)
-        with self._lock:
-            attempt = self._unclaimed.get(name)
-            if attempt is None:
-                if len(self._unclaimed) >= _MAX_UNCLAIMED:
-                    self._unclaimed = {k: a for k, a in self._unclaimed.items() if a.error or not self._writer.is_settled(a.last)}
-                attempt = self._unclaimed[name] = Attempt(*name, 0)
-            elif attempt.error is not None:
-                del self._unclaimed[name]
-        attempt.raise_if_broken()
-        return attempt
+    def durable_for_sync(self, attempt: Attempt) -> None:
+        """Do what `durable_for` does for a caller without an event loop."""
+        try:
+            self._writer.durable_sync(attempt)
+        except (NotDurable, LeaseLost):
+            self.registry.told(attempt)
+            raise
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -273,7 +254,7 @@ class SqliteStorage(Storage, Forkable):
 
     async def save_memory(self, namespace: str, run_id: str, messages: Sequence[Message]) -> None:
         """Queue the whole list; only what differs from the last saved list is written."""
-        attempt = self.writer_of(namespace, run_id)
+        attempt = self.registry.of((namespace, run_id))
         attempt.raise_if_broken()
         self._writer.queue(self._memory.save(namespace, run_id, messages), attempt=attempt)
         await self._writer.room()
@@ -371,13 +352,6 @@ _OF_TURN = "WHERE namespace = ? AND run_id = ? AND turn = ?"
 
 def _values(key: TurnKey) -> tuple[str, str, int]:
     return (key.namespace, key.run_id, key.turn)
-
-
-def _lost(run_id: str) -> LeaseLost:
-    return LeaseLost(
-        f"run {run_id!r}: this attempt does not hold its lease (any more), so nothing that it does can be recorded.",
-        run_id=run_id,
-    )
 
 
 def _renewal(writer: Writer) -> Callable[[Hold], None]:

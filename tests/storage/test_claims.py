@@ -95,6 +95,24 @@ def test_a_request_id_seen_before_leads_to_its_own_turn(seen: Past, outcome: str
     assert decision.turn is seen.turn
 
 
+FRESH = [
+    ("undelivered", past("complete"), "new"),
+    ("undelivered, of another request", past("failed", request_id="job-0"), "new"),
+    ("dead, of another request", past("running", request_id="job-0"), "conflict"),
+    ("stopped, of another request", past("stopped", request_id="job-0"), "new"),
+    ("elsewhere, of another request", past("running", request_id="job-0", alive=True), "conflict"),
+    ("waiting, of another request", past("waiting", request_id="job-0"), "conflict"),
+    ("dead, of no request", past("running"), "resume"),
+    ("elsewhere, of no request", past("running", alive=True), "busy"),
+]
+
+
+@pytest.mark.parametrize(("last", "outcome"), [row[1:] for row in FRESH], ids=[row[0] for row in FRESH])
+def test_a_request_id_never_seen_is_another_request_even_for_the_same_input(last: Past, outcome: str) -> None:
+    """Two jobs "pay Bob 5": the second must not be answered with what the first one did."""
+    assert decide(last, replace(REQUEST, request_id="job-1")).outcome == outcome
+
+
 @pytest.mark.parametrize("end", ["complete", "failed", "timeout", "closed"])
 def test_the_turn_that_was_waited_for_is_the_answer_once_it_has_ended(end: str) -> None:
     """Another caller's turn is delivered to him first; who waited for it must still get it, and not begin the next."""

@@ -44,7 +44,8 @@ async def work(storage, run):
     config = {"configurable": {"thread_id": run, "checkpoint_ns": ""}}
     while True:
         step += 1
-        storage.put(LedgerRow(key=key, entry=step, step=step, kind="step", attempt=1, model="m", state="reserved", bound_nusd=1), fence=fence)
+        storage.put(LedgerRow(key=key, entry=step, step=step, kind="step", attempt=1, model="m", state="reserved",
+                              bound_nusd=1), fence=fence)
         config = await storage.checkpointer.aput(config, {**empty_checkpoint(), "id": f"{step:08}"}, {"step": step}, {})
         await storage.checkpointer.aput_writes(config, [("a", step), ("b", step)], "task")
         storage.put(JournalRow(key=key, call_key=f"{step:032}", step=step, index=0, call_id="c", tool="t", args="{}", idempotent=False,

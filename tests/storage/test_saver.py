@@ -357,7 +357,11 @@ def test_the_attacks_are_attacks(file: Path, child: Callable[..., subprocess.Pop
     """Were they harmless to everybody, the test above would show nothing."""
     trace = file.parent / "executed"
     _, blob = _attacks(trace)["single"]
-    script = "import sys; from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer as J; J().loads_typed(('msgpack', bytes.fromhex(sys.argv[1])))"
+    script = """
+import sys
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+JsonPlusSerializer().loads_typed(("msgpack", bytes.fromhex(sys.argv[1])))
+"""
     process = child(script, blob.hex(), stderr=subprocess.DEVNULL)
     process.communicate(timeout=60)
     assert trace.exists()
@@ -365,17 +369,19 @@ def test_the_attacks_are_attacks(file: Path, child: Callable[..., subprocess.Pop
 
 @pytest.mark.parametrize("redact", [None, lambda text: text], ids=["plain", "redacting"])
 def test_what_a_state_may_hold_comes_back_typed(redact: Any) -> None:
-    import datetime
+    import datetime as dt
     import decimal
     import uuid
 
     from langgraph.checkpoint.serde.types import _DeltaSnapshot
     from langgraph.types import Overwrite, Send
 
+    usage: Any = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
     value = {
-        "decimal": decimal.Decimal("1.10"), "big": 2**63, "when": datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC),
-        "id": uuid.UUID(int=7), "message": AIMessage("x", id="1", usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}),
-        "send": Send("n", {"a": [1]}), "overwrite": Overwrite([HumanMessage("y", id="2")]), "snapshot": _DeltaSnapshot([HumanMessage("z", id="3")]),
+        "decimal": decimal.Decimal("1.10"), "big": 2**63, "when": dt.datetime(2026, 11, 22, tzinfo=dt.UTC),
+        "id": uuid.UUID(int=7), "message": AIMessage("x", id="1", usage_metadata=usage),
+        "send": Send("n", {"a": [1]}), "overwrite": Overwrite([HumanMessage("y", id="2")]),
+        "snapshot": _DeltaSnapshot([HumanMessage("z", id="3")]),
         "keys": {1: "a", None: "b"}, "bytes": b"\xff\x00", "none": None, "float": 0.1, "set": {1, 2},
     }  # fmt: skip
     serde = serializer(redact)

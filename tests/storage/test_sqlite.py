@@ -335,12 +335,15 @@ async def test_without_a_lease_one_may_write_only_while_nobody_holds_one(make: A
     storage, other = make(), make()
     claim = await begin(storage)
     key = claim.turn.key
-    other.put(rows.journal(key, 1), fence=0)
-    await other.writer.durable()
-    with pytest.raises(LeaseLost, match="somebody works on it"):
-        other.put(rows.journal(key, 2), fence=0)
+    for number in (1, 2):
+        other.put(rows.journal(key, number), fence=0)
+        with pytest.raises(LeaseLost, match="somebody works on it"):
+            await other.durable(key)
+    other.put(rows.journal(key, 2), fence=0)  # refused as well, and nobody asks
+    await other.writer.ready()
     await storage.release(key, fence=claim.fence)
     other.put(rows.journal(key, 3), fence=0)
+    await other.durable(key)
     assert [row.step for row in await other.journal(key)] == [3]
 
 
@@ -371,6 +374,21 @@ async def test_a_write_that_fails_is_told_at_the_barrier_and_for_ever(storage: S
     storage.put(rows.ledger(bad.turn.key, 1), fence=again.fence)
     await storage.durable(bad.turn.key)
     assert len(await storage.ledger(bad.turn.key)) == 1
+
+
+async def test_a_failure_without_a_lease_is_told_once(storage: SqliteStorage, rows: Any) -> None:
+    storage.put(rows.ledger(KEY, 1, tokens=2**70), fence=0)
+    await storage.writer.ready()
+    with pytest.raises(NotDurable):
+        storage.put(rows.ledger(KEY, 2), fence=0)
+    storage.put(rows.ledger(KEY, 3), fence=0)
+    await storage.durable(KEY)
+    assert [row.entry for row in await storage.ledger(KEY)] == [3]
+    storage.put(rows.ledger(KEY, 4, tokens=2**70), fence=0)
+    with pytest.raises(NotDurable):
+        await storage.durable(KEY)
+    storage.put(rows.ledger(KEY, 5), fence=0)
+    await storage.durable(KEY)
 
 
 # -- other processes -------------------------------------------------------------------------------------------------
@@ -518,7 +536,8 @@ from agent_graph.errors import LeaseLost
 from agent_graph.storage.port import NoteRow, TurnRequest
 from agent_graph.storage.sqlite import SqliteStorage
 def request(run):
-    return TurnRequest(namespace="default", run_id=run, agent="a", input="hello", request_id=None, fingerprint="f", on_unfinished="conflict")
+    return TurnRequest(namespace="default", run_id=run, agent="a", input="hello", request_id=None, fingerprint="f",
+                       on_unfinished="conflict")
 storage = SqliteStorage(sys.argv[1])
 async def parent():
     claim = await storage.claim(request("r"), asyncio.current_task())
