@@ -75,11 +75,7 @@ def _of_mapping(outcome: Outcome, value: Mapping[str, Any]) -> str:
     if summary is not None:
         return f"The {_noun(outcome)} is {str(summary).rstrip('.')}{tail}."
     told = {_plain(arg) for arg in outcome.args.values()}
-    parts = [
-        _pair(key, part)
-        for key, part in value.items()
-        if key not in _NOTES and part is not None and _plain(part) not in told
-    ]
+    parts = [_pair(key, part) for key, part in value.items() if key not in _NOTES and part is not None and _plain(part) not in told]
     return f"The {_noun(outcome)}: {', '.join(parts) or 'nothing else'}{tail}."
 
 
@@ -87,11 +83,7 @@ def _of_scalar(outcome: Outcome, value: Any) -> str:
     text = "" if value in (None, [], {}) else _plain(value).strip()
     if not text:
         return f"{_call(outcome)} returned nothing."
-    if (
-        len(outcome.args) == 1
-        and re.search(r"\d\s*[-+*/%]", arg := _plain(next(iter(outcome.args.values()))))
-        and len(text) < MAX_CHARS
-    ):
+    if len(outcome.args) == 1 and re.search(r"\d\s*[-+*/%]", arg := _plain(next(iter(outcome.args.values())))) and len(text) < MAX_CHARS:
         return f"{arg} = {text}."
     if text[-1] in ".!?" or "\n" in text or len(text.split()) > 12:
         return _cut(text)
@@ -100,9 +92,7 @@ def _of_scalar(outcome: Outcome, value: Any) -> str:
 
 def _noun(outcome: Outcome) -> str:
     """Return what the call was about: "weather in Paris", "stock price for ACME"."""
-    words = [
-        word for word in re.sub(r"(?<=[a-z\d])(?=[A-Z])|[_\-]", " ", outcome.tool).lower().split() if word not in _VERBS
-    ]
+    words = [word for word in re.sub(r"(?<=[a-z\d])(?=[A-Z])|[_\-]", " ", outcome.tool).lower().split() if word not in _VERBS]
     name = " ".join(words) or outcome.tool
     if not outcome.args:
         return f"result of {outcome.tool}"

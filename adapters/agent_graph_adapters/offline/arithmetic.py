@@ -76,12 +76,7 @@ def _value(node: ast.expr) -> _Number:
 
 
 def _power(base: _Number, exponent: _Number) -> _Number:
-    if (
-        isinstance(base, int)
-        and isinstance(exponent, int)
-        and base.bit_length() * abs(exponent) > MAX_BITS
-        and abs(base) > 1
-    ):
+    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * abs(exponent) > MAX_BITS and abs(base) > 1:
         raise ArithmeticProblem("a power that is too large")
     if base < 0 and not float(exponent).is_integer():
         raise ArithmeticProblem("a root of a negative number")

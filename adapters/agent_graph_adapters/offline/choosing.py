@@ -27,9 +27,7 @@ MAX_REQUESTS = 64
 """Of one question; the rest is told as not read."""
 _VALUES: tuple[Kind, ...] = ("quoted", "expression", "number", "date", "email", "url", "name", "leading", "bare")
 # Verbs that say nothing of what a tool does.
-_EMPTY_VERBS = frozenset(
-    {"get", "fetch", "run", "do", "tool", "call", "execute", "make", "compute", "return", "give", "use"}
-)
+_EMPTY_VERBS = frozenset({"get", "fetch", "run", "do", "tool", "call", "execute", "make", "compute", "return", "give", "use"})
 _IGNORED = {stem(word) for word in STOPWORDS} | _EMPTY_VERBS
 
 

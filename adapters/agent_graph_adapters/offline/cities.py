@@ -59,6 +59,4 @@ def countries() -> frozenset[str]:
 def folded(name: str) -> str:
     """Return `name` without case, accents, dots and doubled blanks."""
     plain = unicodedata.normalize("NFKD", name.casefold())
-    return " ".join(
-        "".join(char for char in plain if not unicodedata.combining(char)).replace(".", " ").replace("-", " ").split()
-    )
+    return " ".join("".join(char for char in plain if not unicodedata.combining(char)).replace(".", " ").replace("-", " ").split())

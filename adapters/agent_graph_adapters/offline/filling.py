@@ -173,15 +173,11 @@ class _Filler:
     def _assigned(self, parameter: Parameter) -> Any:
         """Return the value written beside the parameter's own name: `city=Paris`, `city: "New York"`."""
         spoken = re.escape(parameter.name).replace("_", "[ _]")
-        found = re.search(
-            rf"(?<!\w){spoken}\s?[=:]\s?(?:\"([^\"]*)\"|'([^']*)'|([^\s,;]+))", self.request.text, re.IGNORECASE
-        )
+        found = re.search(rf"(?<!\w){spoken}\s?[=:]\s?(?:\"([^\"]*)\"|'([^']*)'|([^\s,;]+))", self.request.text, re.IGNORECASE)
         if not found:
             return _MISSING
         self.taken += [
-            value
-            for value in self._free("quoted", "number", *_KINDS["name"])
-            if value.start < found.end() > found.start() < value.end
+            value for value in self._free("quoted", "number", *_KINDS["name"]) if value.start < found.end() > found.start() < value.end
         ]
         return _typed(next(group for group in found.groups() if group is not None).rstrip("?!."), parameter.type)
 
@@ -190,11 +186,7 @@ class _Filler:
 
     def _choice(self, choices: Collection[Any]) -> Any:
         matching = [choice for choice in choices if isinstance(choice, str) and _has_words(self.request.text, choice)]
-        return (
-            max(matching, key=len)
-            if matching
-            else (next(iter(choices)) if len(choices) == 1 else self._take_equal(choices))
-        )
+        return max(matching, key=len) if matching else (next(iter(choices)) if len(choices) == 1 else self._take_equal(choices))
 
     def _take_equal(self, choices: Collection[Any]) -> Any:
         return next((value.value for value in self._free("number") if value.value in choices), _MISSING)
@@ -208,9 +200,7 @@ class _Filler:
         return _MISSING
 
     def _number(self, parameter: Parameter, *, due: bool) -> Any:
-        numbers = [
-            value for value in self._free("number") if parameter.type == "number" or float(value.value).is_integer()
-        ]
+        numbers = [value for value in self._free("number") if parameter.type == "number" or float(value.value).is_integer()]
         near = [value for value in numbers if self._beside(value, parameter)]
         for value in near or (numbers if due else []):
             self.taken.append(value)
@@ -227,11 +217,7 @@ class _Filler:
         if parameter.items is None or not due:
             return _MISSING
         found: list[Any] = []
-        while (
-            len(found) < _MAX_CALLS
-            and (item := self._one(parameter.items, due=True)) is not _MISSING
-            and item not in found
-        ):
+        while len(found) < _MAX_CALLS and (item := self._one(parameter.items, due=True)) is not _MISSING and item not in found:
             found.append(item)
             if self.free:
                 break
@@ -248,11 +234,7 @@ class _Filler:
 
     def _free(self, *kinds: Kind) -> list[Value]:
         values = self.request.values(*kinds, vocabulary=self.vocabulary)
-        return [
-            value
-            for value in values
-            if not any(value.start < taken.end and taken.start < value.end for taken in self.taken)
-        ]
+        return [value for value in values if not any(value.start < taken.end and taken.start < value.end for taken in self.taken)]
 
     def _take(self, *kinds: Kind) -> Any:
         for value in self._free(*kinds):

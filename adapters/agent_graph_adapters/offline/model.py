@@ -40,10 +40,7 @@ LABEL = "OFFLINE MODEL: no language model was called; the loop, tools, limits, p
 """What the first and the last line of an output made with this model say; answers themselves do not repeat it."""
 
 _NAME = "offline"
-_NO_TOOLS = (
-    "No tool may be used here, and the offline model, which is no language model, can only pick tools and tell"
-    " what they return."
-)
+_NO_TOOLS = "No tool may be used here, and the offline model, which is no language model, can only pick tools and tell what they return."
 _SAMPLE_CHARS = 50_000
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
@@ -160,9 +157,7 @@ def _reply(messages: Sequence[BaseMessage], stop: list[str] | None, options: Map
             len(turn.made),
         )
     text = _stopped(_answer(turn, planned, bool(tools) and allowed), stop)
-    return _answering(
-        text, messages, entries, next((options[cap] for cap in _CAPS if isinstance(options.get(cap), int)), None)
-    )
+    return _answering(text, messages, entries, next((options[cap] for cap in _CAPS if isinstance(options.get(cap), int)), None))
 
 
 def _read(messages: Sequence[BaseMessage]) -> _Turn:
@@ -177,11 +172,7 @@ def _read(messages: Sequence[BaseMessage]) -> _Turn:
     return _Turn(
         question=question,
         made=tuple(Call(call["name"], call["args"]) for call in made),
-        outcomes=tuple(
-            Outcome(call["name"], call["args"], results[call["id"]].text, _failed(results[call["id"]]))
-            for call in made
-            if call["id"] in results
-        ),
+        outcomes=tuple(_outcome(call, results[call["id"]]) for call in made if call["id"] in results),
         earlier=tuple(Call(call["name"], call["args"]) for call in _calls(spoken[:start])),
         system="\n".join(message.text for message in messages if isinstance(message, SystemMessage)),
     )
@@ -195,8 +186,10 @@ def _results(messages: Sequence[BaseMessage]) -> dict[str, ToolMessage]:
     return {message.tool_call_id: message for message in messages if isinstance(message, ToolMessage)}
 
 
-def _failed(message: ToolMessage) -> bool:
-    return message.status == "error" or message.text.startswith(("Error:", "error:"))
+def _outcome(call: Any, message: ToolMessage) -> Outcome:
+    text = message.text
+    failed = message.status == "error" or text.startswith("Error:")
+    return Outcome(call["name"], call["args"], text.removeprefix("Error:").strip() if failed else text, failed)
 
 
 def _tool_choice(choice: Any, tools: Sequence[Tool]) -> tuple[bool, str | None, bool]:
@@ -226,17 +219,11 @@ def _answer(turn: _Turn, planned: Plan, may_call: bool) -> str:
 
 
 def _asks_for_summary(turn: _Turn) -> bool:
-    return (
-        bool(re.search(r"\bsummar(?:y|i[sz]e)", f"{turn.system[:500]}\n{turn.question[:500]}", re.IGNORECASE))
-        and "\n" in turn.question
-    )
+    return bool(re.search(r"\bsummar(?:y|i[sz]e)", f"{turn.system[:500]}\n{turn.question[:500]}", re.IGNORECASE)) and "\n" in turn.question
 
 
 def _calling(calls: Sequence[Call], messages: Sequence[BaseMessage], tools: Sequence[Any], made: int) -> AIMessage:
-    asked = [
-        tool_call(name=call.tool, args=dict(call.args), id=f"call_{_digest(messages)}_{made + at}")
-        for at, call in enumerate(calls)
-    ]
+    asked = [tool_call(name=call.tool, args=dict(call.args), id=f"call_{_digest(messages)}_{made + at}") for at, call in enumerate(calls)]
     written = json.dumps([[call["name"], call["args"]] for call in asked], ensure_ascii=False, default=str)
     return AIMessage(
         content="",

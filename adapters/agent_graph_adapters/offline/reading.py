@@ -24,9 +24,7 @@ __all__ = ["READ_CHARS", "Kind", "Request", "Value", "Vocabulary", "requests"]
 READ_CHARS = 8_000
 """Of a question; the rest is not looked at."""
 
-Kind = Literal[
-    "object", "quoted", "url", "email", "date", "day", "expression", "number", "name", "phrase", "leading", "bare"
-]
+Kind = Literal["object", "quoted", "url", "email", "date", "day", "expression", "number", "name", "phrase", "leading", "bare"]
 """`leading` is a name that opens its request, where any word has a capital; `bare` a request of a few plain words."""
 
 # Words that open a request with a capital and are no name.
@@ -56,9 +54,7 @@ _DATE = re.compile(
     r"|(?P<month2>[A-Za-z]{3,9})\.? (?P<day2>\d{1,2})(?:st|nd|rd|th)?,? (?P<year2>\d{4}))\b"
 )
 _RELATIVE_DATE = re.compile(r"\b(?:today|tomorrow|yesterday|tonight)\b", re.IGNORECASE)
-_QUOTED = re.compile(
-    r"\"([^\"\n]{1,2000}+)\"|“([^”\n]{1,2000}+)”|«([^»\n]{1,2000}+)»|`([^`\n]{1,2000}+)`|(?<!\w)'([^'\n]{1,2000}+)'(?!\w)"
-)
+_QUOTED = re.compile(r"\"([^\"\n]{1,2000}+)\"|“([^”\n]{1,2000}+)”|«([^»\n]{1,2000}+)»|`([^`\n]{1,2000}+)`|(?<!\w)'([^'\n]{1,2000}+)'(?!\w)")
 _URL = re.compile(r"https?://[^\s\"'<>]{1,2000}+", re.IGNORECASE)
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+)++")
 _NUMBER_LIST = re.compile(rf"(?<![\w.]){_NUM}(?:, {_NUM})*+,? (?:and|or|to) {_NUM}")

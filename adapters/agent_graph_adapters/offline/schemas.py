@@ -60,9 +60,7 @@ def read_tool(entry: Mapping[str, Any]) -> Tool:
     function: Mapping[str, Any] = inner if isinstance(inner, Mapping) else entry
     schema = function.get("parameters")
     schema = schema if isinstance(schema, Mapping) else {}
-    return Tool(
-        str(function.get("name") or ""), str(function.get("description") or ""), _properties(schema, schema, _DEPTH)
-    )
+    return Tool(str(function.get("name") or ""), str(function.get("description") or ""), _properties(schema, schema, _DEPTH))
 
 
 def _properties(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> tuple[Parameter, ...]:

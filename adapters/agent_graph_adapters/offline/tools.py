@@ -95,9 +95,7 @@ async def _current_time(city: str) -> dict[str, Any]:
     }
 
 
-async def live_weather(
-    city: str, *, geocoding_url: str = GEOCODING_URL, forecast_url: str = FORECAST_URL
-) -> dict[str, Any]:
+async def live_weather(city: str, *, geocoding_url: str = GEOCODING_URL, forecast_url: str = FORECAST_URL) -> dict[str, Any]:
     """Return the current weather of `city` from Open-Meteo.
 
     Raises:
@@ -115,13 +113,9 @@ async def live_weather(
             where = {"latitude": place["latitude"], "longitude": place["longitude"], "current": current}
             return _report(place, (await _fetched(client, forecast_url, where))["current"])
     except httpx.HTTPError as error:
-        raise ToolException(
-            f"The weather service cannot be reached: {str(error) or type(error).__name__}. Try again later."
-        ) from error
+        raise ToolException(f"The weather service cannot be reached: {str(error) or type(error).__name__}. Try again later.") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise ToolException(
-            f"The weather service gave an answer that cannot be read ({type(error).__name__}: {error})."
-        ) from error
+        raise ToolException(f"The weather service gave an answer that cannot be read ({type(error).__name__}: {error}).") from error
 
 
 async def _fetched(client: Any, url: str, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,17 +153,13 @@ def _zone(city: str) -> zoneinfo.ZoneInfo:
     if (found := cities.find(city)) is not None:
         key = found.timezone
     else:
-        key = _zone_keys().get(cities.folded(city).replace("_", " ")) or _zone_keys().get(
-            cities.folded(city.partition(",")[0]), ""
-        )
+        key = _zone_keys().get(cities.folded(city).replace("_", " ")) or _zone_keys().get(cities.folded(city.partition(",")[0]), "")
     if not key:
         raise ToolException(_unknown_zone(city))
     try:
         return zoneinfo.ZoneInfo(key)
     except zoneinfo.ZoneInfoNotFoundError as error:
-        raise ToolException(
-            f"This system has no time zone data for {key}: install it with 'pip install tzdata'."
-        ) from error
+        raise ToolException(f"This system has no time zone data for {key}: install it with 'pip install tzdata'.") from error
 
 
 @functools.cache

@@ -46,9 +46,7 @@ def test_failures(reason: str, said: str) -> None:
     assert say(Outcome("ping", {"a": 1}, reason, failed=True)) == f"ping(a: 1) failed: {said}"
 
 
-@pytest.mark.parametrize(
-    "result", ["x" * 5_000_000, "word " * 1_000_000, json.dumps(["y" * 50] * 90_000), "[" * 90_000]
-)
+@pytest.mark.parametrize("result", ["x" * 5_000_000, "word " * 1_000_000, json.dumps(["y" * 50] * 90_000), "[" * 90_000])
 def test_huge_results_are_cut_with_a_mark(result: str) -> None:
     said = say(Outcome("read", {"path": "a"}, result, failed=False))
     assert len(said) < 800

@@ -93,6 +93,7 @@ QUESTIONS = {
     "weather city=Oslo": [w("Oslo")],
     "weather in St. Petersburg": [w("St. Petersburg")],
     "weather in Paris, weather in Paris": [w("Paris")],
+    "weather in Paris according to Bob": [w("Paris")],
     "What is the weather in Paris on 2026-05-01?": [w("Paris")],
     "Meet me on 2026-05-01": [],
     "tell me a joke": [],
@@ -142,9 +143,7 @@ def test_demo_tools(question: str) -> None:
             [("switch_light", {"room": "living_room", "on": True})],
             id="enum and boolean",
         ),
-        pytest.param(
-            "Switch the kitchen light not on", [("switch_light", {"room": "kitchen", "on": False})], id="boolean denied"
-        ),
+        pytest.param("Switch the kitchen light not on", [("switch_light", {"room": "kitchen", "on": False})], id="boolean denied"),
         pytest.param("list the files", [("list_files", {})], id="no parameters"),
         pytest.param("show the top 5 stocks", [("top_stocks", {"limit": 5})], id="the only parameter, optional"),
         pytest.param("Look up user 42", [("get_user", {"user_id": 42})], id="optional left out"),
@@ -237,9 +236,7 @@ def test_nothing_breaks_it_and_it_always_says_something(question: str) -> None:
 
 @given(
     st.lists(
-        st.sampled_from(
-            ["weather", "in", "Paris", "and", ",", "17", "*", "(", ")", "'", "{", "}", "time", "not", "{}", "1/2/2026"]
-        ),
+        st.sampled_from(["weather", "in", "Paris", "and", ",", "17", "*", "(", ")", "'", "{", "}", "time", "not", "{}", "1/2/2026"]),
         max_size=30,
     )
 )

@@ -66,9 +66,7 @@ async def test_call_ids_are_unique_and_the_same_again() -> None:
 
 async def test_tool_errors_are_told() -> None:
     messages = await converse("weather in Londen and 1/0")
-    assert (
-        "weather(city: Londen) failed: The sample table has no city 'Londen'. Did you mean London?" in messages[-1].text
-    )
+    assert "weather(city: Londen) failed: The sample table has no city 'Londen'. Did you mean London?" in messages[-1].text
     assert "calculator(expression: 1/0) failed: division by zero" in messages[-1].text
     assert rounds(messages) == [2, 0]
 
@@ -88,6 +86,12 @@ def test_a_call_that_came_back_is_not_repeated_but_a_new_one_is_made() -> None:
     done = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Paris"}, "id": "1"}])
     messages = [HumanMessage("weather in Paris and Rome"), done, ToolMessage("rain", tool_call_id="1")]
     assert [call["args"] for call in WITH_TOOLS.invoke(messages).tool_calls] == [{"city": "Rome"}]
+
+
+def test_an_error_is_known_by_its_opening_too() -> None:
+    done = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Paris"}, "id": "1"}])
+    messages = [HumanMessage("weather in Paris"), done, ToolMessage("Error: no luck", tool_call_id="1")]
+    assert WITH_TOOLS.invoke(messages).text == "weather(city: Paris) failed: no luck."
 
 
 def test_an_earlier_turns_call_is_made_again() -> None:
@@ -165,9 +169,7 @@ def test_usage_and_metadata() -> None:
         assert reply.usage_metadata is not None
         assert reply.usage_metadata["input_tokens"] > 100  # the schemas of the tools are part of the prompt
         assert reply.usage_metadata["output_tokens"] > 5
-        assert reply.usage_metadata["total_tokens"] == sum(
-            reply.usage_metadata[key] for key in ("input_tokens", "output_tokens")
-        )
+        assert reply.usage_metadata["total_tokens"] == sum(reply.usage_metadata[key] for key in ("input_tokens", "output_tokens"))
         assert reply.response_metadata["model_name"] == "offline"
         assert reply.response_metadata["cost_usd"] == 0
 
@@ -224,9 +226,7 @@ def test_odd_transcripts_get_a_reply(messages: list[BaseMessage]) -> None:
 
 def test_a_summary_is_made_of_openings() -> None:
     lines = "\n".join(f"[user] item {number} " + "bla " * 50 for number in range(100))
-    reply = MODEL.invoke(
-        [SystemMessage("You summarise a conversation."), HumanMessage(f"<conversation>\n{lines}\n</conversation>")]
-    )
+    reply = MODEL.invoke([SystemMessage("You summarise a conversation."), HumanMessage(f"<conversation>\n{lines}\n</conversation>")])
     assert "item 0 bla" in reply.text
     assert 0 < len(reply.text) < len(lines) / 4
     assert "<conversation>" not in reply.text
@@ -240,6 +240,12 @@ def test_five_megabytes_are_answered_in_less_than_a_second() -> None:
     assert reply.tool_calls
     assert reply.usage_metadata is not None
     assert reply.usage_metadata["input_tokens"] > 500_000
+
+
+def test_tokens_of_a_long_question_are_estimated_by_more_than_its_first_words() -> None:
+    reply = MODEL.invoke("天気" * 20 + "The weather in Rome is mild. " * 10_000)
+    assert reply.usage_metadata is not None
+    assert 50_000 < reply.usage_metadata["input_tokens"] < 110_000
 
 
 def test_it_can_be_stored() -> None:

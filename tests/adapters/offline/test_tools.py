@@ -57,9 +57,7 @@ def test_table_is_whole() -> None:
     cities = set(table().values())
     assert len(cities) >= 40
     assert {city.timezone for city in cities} <= zoneinfo.available_timezones()
-    assert all(
-        -30 < city.temperature_c < 45 and 0 < city.humidity_percent <= 100 and city.wind_kmh >= 0 for city in cities
-    )
+    assert all(-30 < city.temperature_c < 45 and 0 < city.humidity_percent <= 100 and city.wind_kmh >= 0 for city in cities)
 
 
 async def test_calculator() -> None:
