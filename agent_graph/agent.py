@@ -40,7 +40,7 @@ from agent_graph.types import AgentRun, Message, ToolCall
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.messages import BaseMessage
     from langgraph.graph.state import CompiledStateGraph
 
     from agent_graph.events import Event
@@ -227,7 +227,7 @@ class ProductionAgent:
 
     def _build_system_prompt(self, tools: List[Dict]) -> str:  # type: ignore[type-arg]  # the specification's own annotation
         """Return the system prompt: the agent's own, then one line a tool; the same text for the same tools, byte for byte."""
-        return prompt.system_prompt(self.system_prompt, read_tools(tools))
+        return prompt.system_prompt(self.system_prompt, self._tools.all if tools is self.tools else read_tools(tools))
 
     async def _compress_if_needed(self, messages: List[Message]) -> List[Message]:
         """Return `messages` itself while it is within `compression_threshold`, else a shorter list; calls and results stay together."""
@@ -350,9 +350,9 @@ class ProductionAgent:
         """Return the estimated tokens of a reply's text."""
         return self._counter.count_text(text)
 
-    def learn(self, turn: Turn, messages: Sequence[Message], reply: AIMessage) -> None:
-        """Let the counter learn what a reply says of its input."""
-        self._counter.learn(turn, messages, reply)
+    def learn(self, turn: Turn, messages: Sequence[Message]) -> None:
+        """Let the counter learn what the newest reply said of its input."""
+        self._counter.learn(turn, messages)
 
     async def remember(self, turn: Turn, messages: Sequence[BaseMessage], *, at_end: bool) -> None:
         """Save the memory where a save is due."""

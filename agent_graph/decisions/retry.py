@@ -22,11 +22,11 @@ What must stay true: there are never more than `attempts - 1` delays, and no del
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from agent_graph.errors import AgentGraphError, BackendError
 
@@ -277,7 +277,8 @@ def _retry_after_s(error: BaseException, now: float) -> float | None:
     for holder in (_attribute(error, "response"), error):
         items = _attribute(_attribute(holder, "headers"), "items")  # by shape: http.client's headers are no Mapping
         if callable(items):
-            wait = _from_headers({str(name).lower(): str(value) for name, value in items()}, now)
+            pairs = cast("Iterable[tuple[object, object]]", items())
+            wait = _from_headers({str(name).lower(): str(value) for name, value in pairs}, now)
             if wait is not None:
                 return wait
     return _seconds(_attribute(error, "retry_after"))

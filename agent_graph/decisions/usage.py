@@ -123,8 +123,12 @@ def _nested(table: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any], ...]
 
 
 def _first(sources: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> int:
-    counts = (_count(source.get(key)) for source in sources for key in keys)
-    return next((count for count in counts if count is not None), 0)
+    for source in sources:
+        for key in keys if source else ():
+            count = _count(source[key]) if key in source else None
+            if count is not None:
+                return count
+    return 0
 
 
 def _count(value: object) -> int | None:

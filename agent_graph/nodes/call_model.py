@@ -68,7 +68,7 @@ async def _step(turn: Turn, state: RunState) -> Command[Next]:
         )
     except ModelOverflow as error:
         return _compress_once(turn, state, plan.input_tokens, error)
-    turn.agent.learn(turn, turn.conversion.to_spec(asked), reply)
+    turn.agent.learn(turn, turn.conversion.to_spec(asked))
     return await _after(turn, state, _with_ids(reply, state["step"] + 1), text)
 
 

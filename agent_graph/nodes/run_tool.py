@@ -20,6 +20,7 @@ from agent_graph.decisions.results import make_storable
 from agent_graph.decisions.tools import ToolSpec, canonical_json, check_args
 from agent_graph.errors import ContractError, OutcomeUnknown, ToolNotExecuted, ToolNotFound, describe
 from agent_graph.events import ToolFinished, ToolStarted
+from agent_graph.failpoints import failpoint
 from agent_graph.guardrails import Block, Revise
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
@@ -171,15 +172,20 @@ async def _run(turn: Turn, row: JournalRow, record: ToolCall) -> Update | None:
             return _finished(turn, row, "rejected", replace(record, error=f"InvalidArguments: {wrong}"))
         if verdict.payload.result is not None:  # a person answered in the tool's place
             return _finished(turn, row, "succeeded", replace(record, result=verdict.payload.result))
+    failpoint("tool.before_started")
     turn.record(row)
     await turn.durable()
+    failpoint("tool.started")
     turn.emit(ToolStarted(copy.copy(record), row.step))
     done = await _executed(turn, row, record)
+    failpoint("tool.executed")
     if done is None:
         return None
     update = await _judged_result(turn, turn.journal[row.call_key], done)
+    failpoint("tool.end_queued")
     if not row.idempotent:
         await turn.durable()
+    failpoint("tool.finished")
     return update
 
 

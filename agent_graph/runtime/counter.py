@@ -13,11 +13,8 @@ from typing import TYPE_CHECKING
 from agent_graph.decisions.tokens import Anchor, anchored, estimate_json, estimate_message, estimate_text
 from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ContractError
-from agent_graph.runtime.governor import usage_of
 
 if TYPE_CHECKING:
-    from langchain_core.messages import AIMessage
-
     from agent_graph.ports import LLMBackend
     from agent_graph.runtime.turn import Turn
     from agent_graph.types import Message
@@ -44,9 +41,9 @@ class Counter:
         """Return the estimated tokens of one reply's text."""
         return estimate_text(text)
 
-    def learn(self, turn: Turn, messages: Sequence[Message], reply: AIMessage) -> None:
-        """Take what a reply says of its input as the anchor of the next counts."""
-        usage = None if self._backend is not None else usage_of(reply)
+    def learn(self, turn: Turn, messages: Sequence[Message]) -> None:
+        """Take what the newest reply said of its input as the anchor of the next counts."""
+        usage = None if self._backend is not None else turn.last_usage
         if usage is not None and usage.input_tokens > 0:
             turn.anchor = Anchor(real=usage.input_tokens, estimated=self._estimated(messages, turn))
 

@@ -24,6 +24,7 @@ from agent_graph import resolutions
 from agent_graph.decisions.results import make_storable
 from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
 from agent_graph.events import RunFinished, RunStarted
+from agent_graph.failpoints import failpoint
 from agent_graph.runtime import memory
 from agent_graph.runtime.account import stored_run, to_result
 from agent_graph.runtime.asking import pending_of
@@ -73,7 +74,9 @@ class Driver:
 
     async def drive(self, asked: Asked) -> AgentRun:
         """Return the AgentRun that `asked` leads to: of a new turn, a resumed one, or one that is stored already."""
+        failpoint("claim.before")
         claim = await self._claimed(asked)
+        failpoint("claim.after")
         if claim.turn is not None and claim.outcome in ("stored", "waiting"):
             return await self._stored(claim.turn, asked)
         assert claim.turn is not None, "a granted claim names its turn"
@@ -169,6 +172,7 @@ class Driver:
     # -- the graph --------------------------------------------------------------------------------------------------------------
 
     async def _through_the_graph(self, turn: Turn, *, resumed: bool) -> AgentRun:
+        failpoint("turn.begins")
         turn.start_clock()
         turn.emit(RunStarted(turn.key.run_id, turn.key.turn, resumed))
         try:
@@ -189,6 +193,7 @@ class Driver:
         finally:
             self._live.pop((turn.key.run_id, turn.key.turn), None)
         await self._delivered(turn)
+        failpoint("turn.before_return")
         turn.emit(RunFinished(turn.run))
         return turn.run
 
@@ -219,7 +224,9 @@ class Driver:
         return bool(state.created_at) and state.values.get("turn") == turn.key.turn and bool(state.tasks)
 
     async def _delivered(self, turn: Turn) -> None:
+        failpoint("turn.before_delivered")
         turn.put_turn(_stored_status(turn.run), result=True, delivered=True)
+        failpoint("turn.before_release")
         await turn.storage.release(turn.key, fence=turn.fence)
 
     async def _stopped(self, turn: Turn) -> None:
@@ -312,11 +319,14 @@ class Driver:
 
     async def conclude(self, turn: Turn) -> None:
         """Write the turn's end and tell the observability backend; a turn of an embedding graph is also delivered and let go."""
+        failpoint("turn.before_conclude")
         turn.put_turn(_stored_status(turn.run), result=True)
         agent = self._agent
         if turn.run.status != "running":
             agent.recorder.run(turn.run)
+        failpoint("turn.record_run_queued")
         await agent.recorder.delivered()
+        failpoint("turn.record_run_delivered")
         if turn.direct:
             self._live.pop((turn.key.run_id, turn.key.turn), None)
             await turn.durable()

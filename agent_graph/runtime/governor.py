@@ -19,7 +19,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,7 @@ from agent_graph.decisions.budget import Estimate
 from agent_graph.decisions.replies import Usage, read_usage
 from agent_graph.decisions.retry import Breaker, RetryBudget, classify, next_delay
 from agent_graph.errors import AgentGraphError, ContractError, LLMError, describe
+from agent_graph.failpoints import failpoint
 from agent_graph.runtime.account import usd
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Governor:
         The provider's own figure wins; then the price of the model that the reply names; then of the one that was asked for. A
         reply without usage is estimated and marked, never zero; a model without a price costs 0 and is said to be unpriced.
         """
-        usage = usage_of(reply)
+        usage = turn.last_usage = usage_of(reply)
         estimated = usage is None
         if usage is None:
             output = turn.agent.count_text(reply.text)
@@ -246,8 +247,11 @@ class Governor:
 def usage_of(reply: AIMessage) -> Usage | None:
     """Return the usage of a reply, with what langchain's usage_metadata lacks read from the raw response."""
     raw = reply.response_metadata.get("token_usage") or reply.response_metadata.get("usage")
-    standard = read_usage(dict(reply.usage_metadata)) if reply.usage_metadata else None
-    return standard or (read_usage(raw) if isinstance(raw, dict) else None)
+    told = read_usage(raw) if isinstance(raw, dict) else None
+    usage = read_usage(reply.usage_metadata) if reply.usage_metadata else None
+    if usage is not None and told is not None and told.cache_write > usage.cache_write:
+        usage = replace(usage, cache_write=told.cache_write, cache_write_1h=told.cache_write_1h)
+    return usage or told
 
 
 def _never_left(error: BaseException | None) -> bool:
@@ -334,6 +338,7 @@ class _ModelCall:
         turn, governor = self.turn, self.governor
         worst = governor.estimate(turn, candidate, self.input_tokens)
         self.number += 1
+        failpoint("model.before_reserve")
         entry = turn.reserve(
             step=self.step,
             kind=self.kind,
@@ -342,7 +347,9 @@ class _ModelCall:
             bound_usd=worst.cost_usd,
             bound_tokens=worst.input_tokens + (self.max_output_tokens or worst.output_tokens),
         )
+        failpoint("model.reserve_queued")
         await turn.durable()
+        failpoint("model.before_call")
         try:
             reply = await self._within_time(candidate)
         except asyncio.CancelledError:
@@ -351,8 +358,10 @@ class _ModelCall:
         except Exception as error:
             self._close(entry, candidate, error)
             raise
+        failpoint("model.after_call")
         cost, tokens, facts = governor.bill(turn, candidate, reply, self.input_tokens)
         turn.settle(entry, cost_usd=cost, tokens=tokens, usage=facts, model=facts["model"], used=self.kind == "step")
+        failpoint("model.settle_queued")
         return reply
 
     def _close(self, entry: int, candidate: Candidate, error: Exception) -> None:

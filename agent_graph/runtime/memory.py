@@ -10,6 +10,7 @@ from langchain_core.messages import BaseMessage, ToolMessage
 
 from agent_graph.decisions.retry import classify, next_delay
 from agent_graph.errors import ContractError, NotDurable, StorageError, describe
+from agent_graph.failpoints import failpoint
 from agent_graph.runtime.deadline import Expired, within
 from agent_graph.runtime.governor import TimeIsUp
 
@@ -41,6 +42,7 @@ class StoredMemory:
 
 async def load(turn: Turn, memory: Any) -> Any:
     """Return `memory.load(run_id)`, tried again as the policy says. Raises the last error, or TimeIsUp."""
+    failpoint("memory.before_load")
     return await _tried(turn, lambda: memory.load(turn.key.run_id), limit_s=None)
 
 
@@ -51,6 +53,7 @@ async def save(turn: Turn, memory: Any, messages: Sequence[BaseMessage], *, at_e
     if not at_end and (turn.config.save_memory == "end" or not isinstance(messages[-1], ToolMessage)):
         return
     spec = turn.conversion.to_spec(messages)
+    failpoint("memory.before_save")
     try:
         await _tried(turn, lambda: memory.save(turn.key.run_id, list(spec)), limit_s=SAVE_S)
     except (StorageError, NotDurable):
@@ -58,6 +61,7 @@ async def save(turn: Turn, memory: Any, messages: Sequence[BaseMessage], *, at_e
     except Exception as error:  # noqa: BLE001  the port's border: the answer is worth more than its memory
         turn.warn(f"memory: save failed ({describe(error)}); the next turn will not know this one.")
     else:
+        failpoint("memory.saved")
         turn.saved_messages = _mark(messages)
 
 

@@ -22,6 +22,7 @@ from agent_graph.context import current_call
 from agent_graph.decisions.retry import Failure, next_delay
 from agent_graph.decisions.tools import ToolSpec, canonical_json
 from agent_graph.errors import ContractError, OutcomeUnknown, ToolNotExecuted, ToolNotFound, ToolTimeout, describe
+from agent_graph.failpoints import failpoint
 from agent_graph.resolutions import Done, NotDone, Resolution, Unknown
 from agent_graph.runtime.deadline import Expired, within
 from agent_graph.types import ToolCall
@@ -45,6 +46,7 @@ class Tools:
 
     def __init__(self, backend: ToolBackend, specs: Sequence[ToolSpec], *, attempts: int, unmarked_idempotent: bool, clock: Clock) -> None:
         self.backend = backend
+        self.all = tuple(specs)
         self.specs: Mapping[str, ToolSpec] = {spec.name: spec for spec in specs}
         self.attempts = attempts
         self.clock = clock
@@ -148,12 +150,14 @@ class Tools:
         asked = ToolCall(call.tool_name, copy.deepcopy(call.args), call.call_id, idempotency_key=call.idempotency_key)
         limits = [limit for limit in (spec.timeout_s, None if turn is None else turn.time_left_s) if limit is not None]
         token = current_call.set(asked)
+        failpoint("tool.before_effect")
         try:
             done = await within(min(limits, default=None), self.backend.execute(asked))
         except Expired:
             raise ToolTimeout(f"{spec.name} did not finish within {min(limits):g} s.") from None
         finally:
             current_call.reset(token)
+        failpoint("tool.after_effect")
         return replace(call, **_outcome(done))
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from agent_graph.config import AgentConfig
     from agent_graph.decisions.tokens import Anchor
+    from agent_graph.decisions.usage import Usage
     from agent_graph.events import Event
     from agent_graph.ports import Clock
     from agent_graph.resolutions import Resolution
@@ -92,6 +93,7 @@ class Turn:
         self._used_before_s = row.used_s
         self._began_s: float | None = clock.monotonic()
         self.anchor: Anchor | None = None
+        self.last_usage: Usage | None = None
         self.estimates: dict[int, tuple[Message, str, int]] = {}
         self._system_message: SystemMessage | None = None
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from agent_graph.failpoints import failpoint
 from agent_graph.storage.attempts import Attempt, Entry
 from agent_graph.storage.faults import explain, is_busy, is_file_fault
 from agent_graph.storage.schema import MEMORY, open_writer
@@ -71,7 +72,9 @@ class Committer:
             self._apply_all(connection, batch)
             if sync and connection.total_changes == before:
                 connection.execute(_BEAT)  # a commit without a change syncs nothing
+            failpoint("commit.before")
             connection.execute("COMMIT")
+            failpoint("commit.after")
         except BaseException:
             _rollback(connection)
             raise

@@ -33,6 +33,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from agent_graph.failpoints import failpoint
 from agent_graph.storage import threads
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.claiming import run_of
@@ -136,7 +137,9 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
             blob,
             storable(described, self._redact).encode(),
         )
+        failpoint("checkpoint.before_queued")
         self._storage.writer.put(attempt, _PUT, values, size=len(blob) + 256)
+        failpoint("checkpoint.queued")
         following = {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint["id"]}
         return attempt, {"configurable": following}
 
@@ -156,6 +159,7 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
             for i, (channel, value) in enumerate(writes)
         ]
         attempt = self._attempt(thread_id)
+        failpoint("checkpoint.before_writes")
         sql = _PUT_SPECIAL_WRITES if _is_special(writes) else _PUT_WRITES
         self._storage.writer.put(attempt, sql, rows, many=True, size=sum(len(row[-1]) for row in rows) + 256)
         return attempt
