@@ -91,13 +91,16 @@ def test_audio_without_a_price_of_its_own_is_unknown(model: str, audio: dict[str
 # --- the whole list --------------------------------------------------------------------------------------------------------
 
 
-def tier_starts(model: Any) -> set[int]:
+def borders(model: Any) -> set[int]:
+    """Sizes of input at which a model's prices change; 0 for one with a price that most models lack."""
     prices = [model.prices] if not isinstance(model.prices, list) else [entry.prices for entry in model.prices]
-    return {tier.start for price in prices for value in vars(price).values() for tier in getattr(value, "tiers", ())}
+    units = [unit for price in prices for unit in vars(price).items()]
+    rare = {0 for name, _ in units if name in ("requests_kcount", "output_reasoning_mtok")}
+    return rare | {tier.start for _, value in units for tier in getattr(value, "tiers", ())}
 
 
-TIERS = {(provider.id, model.id): tier_starts(model) for provider in get_snapshot().providers for model in provider.models}
-ALL_MODELS = sorted(TIERS)
+BORDERS = {(provider.id, model.id): borders(model) for provider in get_snapshot().providers for model in provider.models}
+ALL_MODELS = sorted(BORDERS)
 
 
 @st.composite
@@ -134,20 +137,15 @@ def test_any_usage_is_billed_as_the_price_library_bills_it(found: tuple[str, str
 
 
 def test_every_tier_and_every_fee_is_billed_as_the_price_library_bills_it() -> None:
-    """Sizes around every tier's start, for all models with a tier, a fee per request or a price of reasoning."""
     wrong = []
     for provider, model in ALL_MODELS:
-        matched = BOOK.price_of(model, provider=provider)
-        if matched is None or not (TIERS[provider, model] or matched.price.per_request or matched.price.reasoning):
-            continue
-        for tokens in {1_000, *(start + more for start in TIERS[provider, model] for more in (0, 1))}:
+        for tokens in {border + more for border in BORDERS[provider, model] for more in (0, 1)}:
             used = usage(tokens, 1_000, cache_read=tokens // 3, cache_write=tokens // 3, reasoning=500)
             priced = BOOK.cost(used, model, provider=provider)
-            assert priced is not None
-            if priced.cost_usd != the_librarys_bill(used, model, provider):
+            if priced is not None and priced.cost_usd != the_librarys_bill(used, model, provider):
                 wrong.append((provider, model, tokens))
     assert wrong == []
-    assert max(map(len, TIERS.values())) > 1
+    assert sum(map(bool, BORDERS.values())) > 50
 
 
 def test_nearly_all_of_the_list_is_found() -> None:

@@ -63,6 +63,11 @@ REAL_COUNTS = [
     pytest.param("3f2504e0-4f89-41d3-9a0c-0305e82c3301", 27, id="uuid"),
     pytest.param("0.844422, 0.757954, 0.420572, 0.258917, 0.511275, 0.404934", 34, id="numbers"),
     pytest.param("https://www.example.com/products/12345/item-name?ref=abc&utm_source=newsletter", 20, id="url"),
+    pytest.param(
+        "qxvkzjwpfyhgbnmrtlcdsoaeiuqpzkxjvwhgfbnmtrlycdseoaiupqzmxnwbvkcjfhdgyrtelsoaiuqwpzxmvnbkcjfhdgyt",
+        54,
+        id="random letters",
+    ),
 ]
 
 
