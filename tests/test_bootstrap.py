@@ -28,9 +28,7 @@ def this_environment(target: Path) -> None:
     python.chmod(0o755)
 
 
-def test_the_first_way_that_works_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_way_that_works_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(bootstrap, "WAYS", (broken_half_way, without_pip, this_environment, broken_half_way))
     assert bootstrap.main([str(tmp_path / "venv")]) == 0
     assert not (tmp_path / "venv" / "left_over").exists()

@@ -271,11 +271,7 @@ def _built(build: Callable[[], BaseChatModel], name: str) -> BaseChatModel:
     except ImportError as error:
         raise ConfigError(f"The model {name!r} cannot be used: {error}") from error
     except Exception as error:  # a provider's constructor raises what it likes: keys, names, files
-        hint = (
-            ""
-            if "OPENAI_API_KEY" not in str(error)
-            else " Set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own."
-        )
+        hint = "" if "OPENAI_API_KEY" not in str(error) else " Set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own."
         raise ConfigError(f"The model {name!r} cannot be built: {_first_lines(error)}{hint}") from error
 
 
@@ -284,9 +280,7 @@ def _first_model(url: str, key: str | None) -> str:
     import openai
 
     try:
-        with openai.OpenAI(
-            base_url=url, api_key=key or "not-needed", max_retries=0, timeout=MODELS_TIMEOUT_S
-        ) as client:
+        with openai.OpenAI(base_url=url, api_key=key or "not-needed", max_retries=0, timeout=MODELS_TIMEOUT_S) as client:
             names = [str(model.id) for model in client.models.list().data]
     except Exception as error:  # whatever listens at that address answers as it likes
         raise ConfigError(
@@ -295,9 +289,7 @@ def _first_model(url: str, key: str | None) -> str:
             " a model with AGENT_GRAPH_MODEL."
         ) from error
     if not names:
-        raise ConfigError(
-            f"The server at OPENAI_BASE_URL ({url!r}) lists no model. Load one, or name it with AGENT_GRAPH_MODEL."
-        )
+        raise ConfigError(f"The server at OPENAI_BASE_URL ({url!r}) lists no model. Load one, or name it with AGENT_GRAPH_MODEL.")
     return names[0]
 
 

@@ -48,9 +48,7 @@ def model_server() -> Iterator[HTTPServer]:
     [
         pytest.param(None, {}, "offline", "none of AGENT_GRAPH_MODEL", False, id="nothing"),
         pytest.param("offline", {"OPENAI_API_KEY": "k"}, "offline", "asked for", False, id="offline asked for"),
-        pytest.param(
-            None, {"AGENT_GRAPH_MODEL": "Offline"}, "offline", "AGENT_GRAPH_MODEL", False, id="offline by env"
-        ),
+        pytest.param(None, {"AGENT_GRAPH_MODEL": "Offline"}, "offline", "AGENT_GRAPH_MODEL", False, id="offline by env"),
         pytest.param(None, {"OPENAI_API_KEY": "k"}, DEFAULT_MODEL, "$0.05", True, id="key alone"),
         pytest.param(None, {"OPENAI_API_KEY": " "}, "offline", "none of", False, id="blank key is none"),
         pytest.param("openai:gpt-5", {"OPENAI_API_KEY": "k"}, "gpt-5", "asked for", True, id="string"),
@@ -179,9 +177,7 @@ def test_providers_are_those_of_the_installed_langchain() -> None:
         pytest.param(ChatOpenAI(model="gpt-5", api_key="k"), "gpt-5", "openai", True, id="openai"),  # type: ignore[arg-type]
         pytest.param(ChatOpenAI(model="m", base_url=URL, api_key="k"), "m", "openai", False, id="a server"),  # type: ignore[arg-type]
         pytest.param(OfflineChatModel(), "offline", "offline", False, id="offline"),
-        pytest.param(
-            FakeListChatModel(responses=["a"]), "FakeListChatModel", "fakelistchatmodel", False, id="one's own"
-        ),
+        pytest.param(FakeListChatModel(responses=["a"]), "FakeListChatModel", "fakelistchatmodel", False, id="one's own"),
     ],
 )
 def test_handed_in_model(model: Any, name: str, provider: str, priced: bool) -> None:

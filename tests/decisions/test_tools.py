@@ -77,6 +77,7 @@ REFUSED = {
     "two of one name": ([{"name": "f"}, {"function": {"name": "f"}}], "tools[1]: two tools are named 'f'"),
     "a schema of nothing": ([{"name": "f", "parameters": 5}], "a JSON Schema is due (a mapping), not int"),
     "a schema of text": ([{"name": "f", "parameters": {"type": "string"}}], "the arguments of a tool are an object"),
+    "a schema of text or null": ([{"name": "f", "parameters": {"type": ["string", "null"]}}], "the arguments of a tool are an object"),
     "no JSON Schema": ([{"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "text"}}}}], "properties.a.type"),
     "a misspelt mark": ([{"name": "f", "idempotant": False}], "unknown key 'idempotant'. Did you mean 'idempotent'?"),
     "a mark in another spelling": ([{"name": "f", "nonIdempotent": True}], "unknown key 'nonIdempotent'"),
