@@ -70,8 +70,13 @@ class Conversion:
         return [pair.langchain for pair in pairs]
 
     def remember(self, langchain: BaseMessage, spec: Message) -> None:
-        """Take `spec` for the very message that `langchain` stands for, as when a backend's reply has just been wrapped."""
-        self._add(langchain, spec, plain(spec.metadata))
+        """Take `spec` for the very message that `langchain` stands for, as when a backend's reply has just been wrapped.
+
+        One whose content is no text (None beside tool calls, as many providers send it) is not shown to a backend again: the
+        specification owes it text, and its `count_tokens` relies on that.
+        """
+        if isinstance(spec.content, str):
+            self._add(langchain, spec, plain(spec.metadata))
 
     def _converted(self, messages: Sequence[BaseMessage]) -> _Beginning:
         pairs = [self._pair_of(message) for message in messages]
