@@ -16,13 +16,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from agent_graph.decisions import compression, prompt, routing
-from agent_graph.decisions.budget import Land, Normal, Refuse, admit
+from agent_graph.decisions.budget import Admission, Land, Normal, Refuse, admit
 from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
 from agent_graph.nodes import outcome
-from agent_graph.nodes.guard import rails_at
 from agent_graph.runtime.compressing import window_of
 from agent_graph.runtime.governor import ModelOverflow
+from agent_graph.runtime.judging import rails_at
 from agent_graph.runtime.transcript import text_of
 from agent_graph.state import Call, RunState, turn_of
 
@@ -113,7 +113,7 @@ async def _before(turn: Turn, state: RunState, asked: list[BaseMessage]) -> _Pla
     return _Plan(Command(update=update, goto=goto))
 
 
-def _admitted(turn: Turn, count: int, *, first: bool, landing: bool) -> Any:
+def _admitted(turn: Turn, count: int, *, first: bool, landing: bool) -> Admission:
     governor = turn.agent.governor
     candidate = governor.model
     call = governor.estimate(turn, candidate, count)

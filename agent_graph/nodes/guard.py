@@ -6,104 +6,30 @@ rail allowed it in `call_model`. The paid reply is on disk before a rail that wa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command
 
 from agent_graph.decisions import routing
-from agent_graph.events import GuardrailVerdict, TextDelta
-from agent_graph.guardrails import Ask, Block, Finding, Judgement, Revise, judge, stages_of
+from agent_graph.events import TextDelta
+from agent_graph.guardrails import Block, Finding, Judgement, Revise
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
-from agent_graph.resolutions import Edit, Reject, Resolution, Respond
-from agent_graph.runtime.asking import ask
+from agent_graph.nodes.call_model import sends
+from agent_graph.runtime.judging import judged
 from agent_graph.runtime.transcript import last_reply, text_of
 from agent_graph.state import RunState, turn_of
 
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
 
-__all__ = ["guard", "judged", "rails_at"]
+__all__ = ["guard"]
 
 Next = Literal["run_tool", "call_model", "finish"]
 
-ALLOWED = {
-    "input": ("approve", "edit", "reject"),
-    "reply": ("approve", "edit", "reject"),
-    "tool_args": ("approve", "edit", "reject", "respond"),
-    "tool_result": ("approve", "edit", "reject"),
-    "output": ("approve", "edit", "reject", "respond"),
-}
-"""What a person may say at a stage."""
 SENT_BACK = "Not run: the reply that asked for this was sent back."
-
-
-def rails_at(turn: Turn, stage: str) -> list[Any]:
-    """Return the rails that look at `stage`, in order."""
-    return [rail for rail in turn.agent.guardrails if stage in stages_of(rail)]
-
-
-async def judged(turn: Turn, stage: str, payload: Any, *, step: int, subject: str = "") -> Judgement:
-    """Return what the rails say of `payload`, every verdict but Allow noted and told to whoever listens.
-
-    An Ask waits here for a person, and the rails after it are then asked too: the Judgement that is returned never holds one.
-    `subject` tells two payloads of one stage and step apart: a tool call's id.
-    """
-    rails, findings = list(turn.agent.guardrails), list[Finding]()
-    while True:
-        judgement = await judge(rails, stage, payload, turn.run, time_left_s=turn.time_left_s)
-        findings += judgement.findings
-        _book(turn, judgement.findings, step)
-        if not isinstance(judgement.decisive, Ask):
-            return Judgement(judgement.payload, tuple(findings), judgement.decisive)
-        asking = judgement.findings[-1]
-        word = ask(
-            turn,
-            key=f"{stage}:{step}:{subject}:{asking.rail}",
-            call_id=subject or f"{stage}:{step}",
-            name=getattr(judgement.payload, "tool_name", stage),
-            args=_shown(judgement.payload),
-            reason=asking.reason,
-            allowed=ALLOWED[stage],
-        )
-        if isinstance(word, Reject):
-            block = Block(word.reason)
-            return Judgement(judgement.payload, (*findings, Finding(asking.rail, stage, block, word.reason)), block)
-        payload = _after_the_word(stage, judgement.payload, word)
-        rails = rails[[rail.name for rail in rails].index(asking.rail) + 1 :]
-
-
-def _book(turn: Turn, findings: Sequence[Finding], step: int) -> None:
-    for finding in findings:
-        verdict = type(finding.verdict).__name__.lower()
-        body = {"rail": finding.rail, "stage": finding.stage, "verdict": verdict, "reason": finding.reason}
-        turn.note("verdict", body, step=step)
-        turn.emit(GuardrailVerdict(finding.rail, finding.stage, verdict, finding.reason, step))
-
-
-def _shown(payload: Any) -> dict[str, Any]:
-    """Return what a person has to see to decide."""
-    if isinstance(payload, str):
-        return {"text": payload}
-    if hasattr(payload, "content"):
-        return {"text": payload.content}
-    return dict(payload.args) if payload.result is None else {**payload.args, "result": payload.result}
-
-
-def _after_the_word(stage: str, payload: Any, word: Resolution) -> Any:
-    """Return the payload to go on with after a person's word that is no Reject."""
-    if not isinstance(word, Edit | Respond):
-        return payload
-    value = word.value if isinstance(word, Edit) else word.text
-    if stage == "tool_args":
-        return replace(payload, args=value) if isinstance(word, Edit) else replace(payload, result=value)
-    if stage == "tool_result":
-        return replace(payload, result=value)
-    return replace(payload, content=str(value)) if stage == "reply" else str(value)
 
 
 async def guard(state: RunState, config: RunnableConfig) -> Command[Next]:
@@ -119,8 +45,6 @@ async def guard(state: RunState, config: RunnableConfig) -> Command[Next]:
 
 
 async def _guarded(turn: Turn, state: RunState) -> Command[Next]:
-    from agent_graph.nodes.call_model import sends  # the two nodes share this one edge
-
     reply, step, landing = last_reply(state["messages"]), state["step"], state.get("landing") is not None
     assert reply is not None, "guard is entered with a reply"
     judgement, reply, changed = await _verdict(turn, state, reply)

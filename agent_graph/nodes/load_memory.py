@@ -16,7 +16,7 @@ from agent_graph.errors import ContractError
 from agent_graph.guardrails import Block
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
-from agent_graph.nodes.guard import judged
+from agent_graph.runtime.judging import judged
 from agent_graph.runtime.transcript import repaired
 from agent_graph.state import Outcome, RunState, agent_of
 

@@ -24,9 +24,9 @@ from agent_graph.failpoints import failpoint
 from agent_graph.guardrails import Block, Revise
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
-from agent_graph.nodes.guard import judged
 from agent_graph.resolutions import Approve, Done, NotDone, Reject, Resolution, Respond
 from agent_graph.runtime.asking import ask
+from agent_graph.runtime.judging import judged
 from agent_graph.state import Call, turn_of
 from agent_graph.storage.port import JournalRow
 from agent_graph.types import ToolCall

@@ -187,7 +187,7 @@ class Claim:
 
     new        a new turn was opened and leased        resume     an unfinished turn is ours again: go on
     stored     nothing to do: `turn.result` is it      waiting    the turn waits for a person: `turn.result` says for what
-    busy       a live owner works on it, same input    conflict   unfinished (or busy) with another input, or same request_id with another input
+    busy       a live owner works on it, same input    conflict   unfinished or busy with another input; same request_id, other input
     not_found  nothing to resume                       changed    the fingerprint differs and `force` was not set
     """
 
