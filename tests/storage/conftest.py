@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,21 @@ def begin(rows: type[Rows]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def child() -> Callable[..., subprocess.Popen[str]]:
-    """Starts another Python with this project importable."""
+def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts another Python with this project importable; what still runs in the end is killed, and every pipe closed."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(script: str, *arguments: object, **settings: Any) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
         command = [sys.executable, "-c", script, *map(str, arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment, **settings)
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment, **settings))
+        return started[-1]
 
-    return start
+    yield start
+    for process in started:
+        process.kill()  # a stopped one, too
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()

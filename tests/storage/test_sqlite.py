@@ -27,12 +27,13 @@ from agent_graph.types import Message, MessageRole
 
 
 def test_the_constructor_opens_and_creates_nothing(file: Path) -> None:
+    before = set(threading.enumerate())
     storage = SqliteStorage(file)
     assert storage.location == str(file)
     assert storage.promises
     assert storage.checkpointer is storage.checkpointer
     assert list(file.parent.iterdir()) == []
-    assert not [thread for thread in threading.enumerate() if "agent_graph" in thread.name and thread.is_alive()]
+    assert set(threading.enumerate()) <= before
 
 
 async def test_a_closed_storage_says_so_and_closes_twice(storage: SqliteStorage, begin: Any, rows: Any) -> None:
@@ -206,20 +207,29 @@ async def test_force_adopts_the_new_fingerprint(storage: SqliteStorage, begin: A
 async def test_of_many_contenders_one_runs(make: Any, rows: Any, again: int) -> None:
     """Stock LangGraph lets two callers run one thread at once: both succeed, and every tool is called twice."""
     storages = [make() for _ in range(3)]
-    outcomes: list[str] = []
-    all_asked = threading.Barrier(8)
+    everybody_has_asked = asyncio.Event()
+    asked: asyncio.Queue[str] = asyncio.Queue()
+    here = asyncio.get_running_loop()
 
-    def contend(storage: SqliteStorage) -> None:
+    async def contend(storage: SqliteStorage) -> str:
+        try:
+            return (await storage.claim(rows.request(), asyncio.current_task())).outcome
+        except Exception as error:
+            return repr(error)
+
+    def contender(storage: SqliteStorage) -> None:
         async def run() -> None:
-            claim = await storage.claim(rows.request(), asyncio.current_task())
-            outcomes.append(claim.outcome)
-            all_asked.wait(30)  # whoever got it lives until everybody has asked
+            here.call_soon_threadsafe(asked.put_nowait, await contend(storage))
+            waiting = asyncio.run_coroutine_threadsafe(everybody_has_asked.wait(), here)
+            await asyncio.wrap_future(waiting)  # whoever got it lives until everybody has asked
 
         asyncio.run(run())
 
-    threads = [threading.Thread(target=contend, args=(storages[i % 3],)) for i in range(8)]
+    threads = [threading.Thread(target=contender, args=(storages[i % 3],)) for i in range(8)]
     for thread in threads:
         thread.start()
+    outcomes = [await asked.get() for _ in threads]
+    everybody_has_asked.set()
     for thread in threads:
         await asyncio.to_thread(thread.join)
     assert sorted(outcomes) == ["busy"] * 7 + ["new"]
