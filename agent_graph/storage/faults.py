@@ -37,7 +37,7 @@ _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space, then resume the run",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check that its folder exists and is writable",
     sqlite3.SQLITE_CORRUPT: "the file is damaged; restore a backup, or name another path",
-    sqlite3.SQLITE_NOTADB: "the file is no SQLite database; name another path",
+    sqlite3.SQLITE_NOTADB: ("the file is no SQLite database (or its header is damaged); nothing was written to it. Name another path"),
     sqlite3.SQLITE_IOERR: "the disk reports an error; check the disk, then resume the run",
 }
 

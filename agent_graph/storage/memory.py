@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from agent_graph.decisions.results import make_storable
 from agent_graph.storage.port import Redactor
 from agent_graph.storage.rows import storable
+from agent_graph.storage.schema import one_moment
 from agent_graph.types import Message, MessageRole
 
 __all__ = ["MemoryRows"]
@@ -82,7 +83,7 @@ class MemoryRows:
     def load(self, connection: sqlite3.Connection, namespace: str, run_id: str) -> list[Message]:
         """Return the stored list."""
         key = (namespace, run_id)
-        with _one_moment(connection):
+        with one_moment(connection):
             revision = _revision(connection, key)
             rows = connection.execute(
                 "SELECT role, content, metadata FROM ag_memory WHERE namespace = ? AND run_id = ? ORDER BY position",
@@ -110,22 +111,6 @@ class MemoryRows:
         if saved.metadata:
             metadata = storable(make_storable(saved.metadata, max_chars=_MAX_CHARS).json, self._redact)
         return (*key, position, saved.role, storable(saved.content, self._redact), metadata)
-
-
-class _one_moment:  # noqa: N801 - reads as a verb phrase in a `with`
-    """Let several SELECTs see one state of the file."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self._ours = not connection.in_transaction
-
-    def __enter__(self) -> None:
-        if self._ours:
-            self._connection.execute("BEGIN")
-
-    def __exit__(self, *_: object) -> None:
-        if self._ours:
-            self._connection.execute("COMMIT")
 
 
 def _revision(connection: sqlite3.Connection, key: tuple[str, str]) -> str | None:

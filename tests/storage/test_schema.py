@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -154,6 +155,62 @@ def test_many_may_open_a_new_file_at_once(file: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+OPEN = """
+import sys
+from agent_graph.storage.schema import open_writer
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    open_writer(sys.argv[1], durability="power", busy_s=30.0).close()
+    print("opened")
+except Exception as error:
+    print(repr(error))
+"""
+
+
+@pytest.mark.slow
+def test_many_processes_may_open_a_new_file_at_once(tmp_path: Path, child: Any) -> None:
+    """One took another's half-seen migration for a foreign program's file; one was told "locked" without any wait."""
+    for number in range(10):
+        processes = [child(OPEN, tmp_path / f"{number}.db") for _ in range(4)]
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.communicate()[0].strip() for process in processes] == ["opened"] * 4
+
+
+def test_a_file_that_another_process_migrates_meanwhile_is_still_ours(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agent_graph.storage import schema
+
+    class Slow(sqlite3.Connection):
+        """Lets another process migrate the file between any two of our looks at it."""
+
+        def execute(self, sql: str, *parameters: Any) -> Any:
+            if "sqlite_master" in sql and not file.with_suffix(".done").exists():
+                file.with_suffix(".done").touch()
+                with contextlib.suppress(StorageError):  # "locked" is fine: then it is the other that waits
+                    open_writer(str(file), durability="power", busy_s=0.0).close()
+            return super().execute(sql, *parameters)
+
+    plain = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: plain(*a, **{"factory": Slow, **k}))
+    schema.open_writer(str(file), durability="power", busy_s=5.0).close()
+
+
+def test_opening_leaves_the_locks_of_this_processs_other_connections_alone(file: Path, child: Any) -> None:
+    """POSIX drops a process's locks on a file with any descriptor of it: the next process to close the file then took the
+    WAL away from under us, and what was acknowledged afterwards was lost."""
+    first = open_writer(str(file), durability="power", busy_s=2.0)
+    opened(file)
+    passer_by = child(OPEN, file)
+    passer_by.communicate("go\n")
+    first.execute("INSERT INTO ag_meta VALUES ('acknowledged', 1)")
+    reading = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT name FROM ag_meta').fetchall())"
+    assert "acknowledged" in child(reading, file).communicate()[0]
+    first.close()
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
