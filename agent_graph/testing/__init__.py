@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from agent_graph.testing.chat_model import ScriptedChatModel
     from agent_graph.testing.clock import FakeClock
     from agent_graph.testing.contracts import LLMContract, MemoryContract, ObservabilityContract, ToolContract
+    from agent_graph.testing.openai_server import Answer, OpenAIServer, Refusal, ServedRequest, Tokens, broken, refuse
     from agent_graph.testing.scripted import Request, ScriptedLLM, ScriptEnded, after, call, calls, hang
 
 __all__ = [
+    "Answer",
     "DictMemory",
     "FakeClock",
     "FakeTools",
@@ -29,15 +31,21 @@ __all__ = [
     "ListObservability",
     "MemoryContract",
     "ObservabilityContract",
+    "OpenAIServer",
+    "Refusal",
     "Request",
     "ScriptEnded",
     "ScriptedChatModel",
     "ScriptedLLM",
+    "ServedRequest",
+    "Tokens",
     "ToolContract",
     "after",
+    "broken",
     "call",
     "calls",
     "hang",
+    "refuse",
 ]
 
 _HOMES = {
@@ -45,6 +53,7 @@ _HOMES = {
     "agent_graph.testing.chat_model": "ScriptedChatModel",
     "agent_graph.testing.clock": "FakeClock",
     "agent_graph.testing.contracts": "LLMContract MemoryContract ObservabilityContract ToolContract",
+    "agent_graph.testing.openai_server": "Answer OpenAIServer Refusal ServedRequest Tokens broken refuse",
     "agent_graph.testing.scripted": "Request ScriptEnded ScriptedLLM after call calls hang",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

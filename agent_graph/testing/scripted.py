@@ -59,14 +59,16 @@ def hang(messages: list[Message], tools: list[dict[str, Any]]) -> Awaitable[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _After:
+class After:
+    """What `after` returns."""
+
     seconds: float
     reply: Any
 
 
 def after(seconds: float, reply: Reply) -> Any:
     """Return an entry of a script that gives `reply` after `seconds`, as the model's `sleep` counts them."""
-    return _After(seconds, reply)
+    return After(seconds, reply)
 
 
 class ScriptedLLM(LLMBackend):
@@ -118,7 +120,7 @@ class ScriptedLLM(LLMBackend):
             return self._replies[index]
 
     async def _said(self, reply: Any, messages: list[Message], tools: list[dict[str, Any]]) -> Any:
-        if isinstance(reply, _After):
+        if isinstance(reply, After):
             await self._sleep(reply.seconds)
             return await self._said(reply.reply, messages, tools)
         if isinstance(reply, BaseException) or (isinstance(reply, type) and issubclass(reply, BaseException)):

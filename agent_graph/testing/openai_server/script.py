@@ -1,0 +1,183 @@
+"""What the server says: the entries of its script, and what they come to for one request.
+
+An entry is a text, a `Message` (`call(...)`, `calls(...)`), an `Answer`, a refusal (`refuse(429)`), `hang`, `after(5, entry)`, or a
+function of the request's body that returns one of these. Everything here is a value; `server.py` does what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+from agent_graph.testing.scripted import After, hang
+from agent_graph.types import Message
+
+__all__ = [
+    "Answer",
+    "Break",
+    "Entry",
+    "Plan",
+    "Refusal",
+    "Tokens",
+    "arguments_of",
+    "bill",
+    "broken",
+    "count",
+    "cut",
+    "plan",
+    "refuse",
+    "words",
+]
+
+Break: TypeAlias = Literal["truncate", "disconnect", "garbage", "stall", "error"]
+"""How a reply breaks off: it ends as if it were whole; the connection goes; what comes is no JSON; nothing comes any more, and the
+connection stays; the server says that it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What the server counts for one call. Parts lie inside their whole, as in OpenAI's usage."""
+
+    input: int
+    output: int
+    cache_read: int = 0
+    """Of the input."""
+    cache_write: int = 0
+    """Of the input."""
+    reasoning: int = 0
+    """Of the output."""
+    audio_input: int = 0
+    """Of the input."""
+    audio_output: int = 0
+    """Of the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply of the model."""
+
+    text: str = ""
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    """Each `{"name": ..., "args": {...}}`, optionally with an "id"; args as text are sent as they are, JSON or not."""
+    tokens: Tokens | None = None
+    """What is reported and billed; None: counted by `count`."""
+    model: str | None = None
+    """The model that the reply names; None: the one that was asked for."""
+    finish_reason: str | None = None
+    """None: "tool_calls" with tool calls, "length" where the output cap cut the reply, else "stop"."""
+    service_tier: str | None = None
+    """Said in the reply; None: not said."""
+    usage_told: bool = True
+    """Whether the reply says what it used; it is billed all the same."""
+    cap_honoured: bool = True
+    """Whether the reply is cut at the request's max_tokens, max_completion_tokens or max_output_tokens."""
+    chunk_delay_s: float = 0.0
+    """Seconds before each piece of a stream."""
+    usage_extra: Mapping[str, Any] = field(default_factory=dict)
+    """More keys of the reported usage: `{"cost": 0.0012}` as OpenRouter does."""
+    breaks: Break | None = None
+    """How it breaks off; None: it does not."""
+    breaks_after: int = 1
+    """The pieces of a stream that are sent before that; of a reply in one piece, half is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An HTTP status instead of a reply. It is not billed."""
+
+    status: int
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Entry: TypeAlias = "str | Message | Answer | Refusal | After | Callable[..., Any]"
+
+
+def refuse(
+    status: int, message: str = "refused by the script", *, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> Refusal:
+    """Return an entry that answers with an HTTP status in OpenAI's form: `refuse(429, headers={"Retry-After": "2"})`."""
+    kind = code if code == "insufficient_quota" else "invalid_request_error" if status < 500 else "server_error"
+    return Refusal(status, {"error": {"message": message, "type": kind, "param": None, "code": code}}, headers or {})
+
+
+def broken(how: Break, entry: str | Message | Answer = "one two three four five six", *, after: int = 1) -> Answer:
+    """Return an entry whose reply breaks off, when streamed after `after` pieces. It is billed in full."""
+    return replace(_answer(entry), breaks=how, breaks_after=after)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one request gets."""
+
+    delay_s: float
+    """Seconds of silence first; infinite for `hang`."""
+    said: Answer | Refusal
+
+
+def plan(entry: object, body: Mapping[str, Any]) -> Plan:
+    """Return what `entry` means for a request with `body`. Raises TypeError for what is no entry."""
+    if entry is hang:
+        return Plan(float("inf"), Answer())
+    if isinstance(entry, After):
+        later = plan(entry.reply, body)
+        return replace(later, delay_s=later.delay_s + entry.seconds)
+    if isinstance(entry, Refusal):
+        return Plan(0.0, entry)
+    if callable(entry) and not isinstance(entry, type):
+        return plan(entry(dict(body)), body)
+    answer = _answer(entry)
+    failed = answer.breaks == "error" and not body.get("stream")  # before there was a status, there was no reply to bill
+    return Plan(0.0, refuse(500, "the model failed", code="server_error") if failed else answer)
+
+
+def _answer(entry: object) -> Answer:
+    if isinstance(entry, Answer):
+        return entry
+    if isinstance(entry, str):
+        return Answer(entry)
+    if isinstance(entry, Message):
+        return Answer(entry.content, entry.metadata.get("tool_calls", ()))
+    raise TypeError(f"{entry!r} is no entry of an OpenAIServer's script; a text, a Message, an Answer, a refusal or a function is.")
+
+
+def count(text: str) -> int:
+    """Return the server's count of `text`: words, each with the blanks behind it. No tokenizer, but the same each time."""
+    return len(words(text))
+
+
+def cut(answer: Answer, cap: int | None, input_tokens: int) -> tuple[Answer, Tokens]:
+    """Return `answer` as a request with this output cap gets it, and its tokens."""
+    arguments = [arguments_of(call) for call in answer.tool_calls]
+    counted = Tokens(input_tokens, max(count(answer.text) + sum(map(count, arguments)), 1))
+    tokens = answer.tokens or counted
+    if cap is None or tokens.output <= cap or not answer.cap_honoured:
+        return replace(answer, finish_reason=answer.finish_reason or ("tool_calls" if answer.tool_calls else "stop")), tokens
+    tokens = replace(tokens, output=cap, reasoning=min(tokens.reasoning, cap), audio_output=min(tokens.audio_output, cap))
+    calls = [{**call, "args": text[: len(text) // 2]} for call, text in zip(answer.tool_calls, arguments, strict=True)]
+    return replace(answer, text="".join(words(answer.text)[:cap]), tool_calls=calls, finish_reason="length"), tokens
+
+
+def words(text: str) -> list[str]:
+    """Return `text` cut into words, each with the blanks behind it."""
+    return re.findall(r"\S+\s*|\s+", text)
+
+
+def arguments_of(call: Mapping[str, Any]) -> str:
+    """Return the arguments of a tool call as they are sent."""
+    args = call.get("args", {})
+    return args if isinstance(args, str) else json.dumps(args, ensure_ascii=False)
+
+
+def bill(tokens: Tokens, price: Mapping[str, Any]) -> Decimal:
+    """Return the USD of `tokens` at USD per million tokens of "input", "output" and, where they differ, of the parts."""
+    parts = {"cache_read": tokens.cache_read, "cache_write": tokens.cache_write, "audio_input": tokens.audio_input}
+    counted = {**parts, "input": tokens.input - sum(parts.values())}
+    counted |= {"audio_output": tokens.audio_output, "output": tokens.output - tokens.audio_output}
+    whole = {"cache_read": "input", "cache_write": "input", "audio_input": "input", "audio_output": "output"}
+    cost = sum((Decimal(str(price.get(key, price[whole.get(key, key)]))) * number for key, number in counted.items()), Decimal(0))
+    return cost / 1_000_000 + Decimal(str(price.get("per_request", 0)))

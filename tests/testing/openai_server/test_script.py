@@ -1,0 +1,110 @@
+"""What an entry of the script comes to: its text, its tokens under an output cap, its bill."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent_graph.testing import Answer, Refusal, Tokens, after, broken, call, calls, hang, refuse
+from agent_graph.testing.openai_server.script import bill, count, cut, plan
+
+
+@pytest.mark.parametrize(
+    ("entry", "delay_s", "said"),
+    [
+        ("Hello.", 0.0, Answer("Hello.")),
+        (call("weather", city="Paris"), 0.0, Answer(tool_calls=[{"name": "weather", "args": {"city": "Paris"}}])),
+        (
+            calls(call("a"), call("b", call_id="x")),
+            0.0,
+            Answer(tool_calls=[{"name": "a", "args": {}}, {"id": "x", "name": "b", "args": {}}]),
+        ),
+        (Answer("Hello.", model="m"), 0.0, Answer("Hello.", model="m")),
+        (after(2, after(3, "Hello.")), 5.0, Answer("Hello.")),
+        (hang, math.inf, Answer()),
+        (after(1, hang), math.inf, Answer()),
+        (lambda body: f"{body['model']} here", 0.0, Answer("m here")),
+        (lambda body: lambda same: refuse(503, "busy"), 0.0, refuse(503, "busy")),
+        (broken("disconnect", "Hello.", after=3), 0.0, Answer("Hello.", breaks="disconnect", breaks_after=3)),
+        (broken("error", "Hello."), 0.0, refuse(500, "the model failed", code="server_error")),
+    ],
+)
+def test_entries(entry: Any, delay_s: float, said: Answer | Refusal) -> None:
+    planned = plan(entry, {"model": "m"})
+    assert (planned.delay_s, planned.said) == (delay_s, said)
+
+
+@pytest.mark.parametrize("entry", [None, 5, {"content": "Hello."}, Answer, ValueError("no")], ids=repr)
+def test_what_is_no_entry_is_said_to_be_none(entry: Any) -> None:
+    with pytest.raises(TypeError, match=r"is no entry of an OpenAIServer's script"):
+        plan(entry, {})
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [(429, None, "invalid_request_error"), (429, "insufficient_quota", "insufficient_quota"), (503, None, "server_error")],
+)
+def test_a_refusal_has_openais_form(status: int, code: str | None, kind: str) -> None:
+    refusal = refuse(status, "no", code=code, headers={"Retry-After": "2"})
+    assert refusal.body == {"error": {"message": "no", "type": kind, "param": None, "code": code}}
+    assert (refusal.status, refusal.headers) == (status, {"Retry-After": "2"})
+
+
+def test_an_answer_without_tokens_is_counted() -> None:
+    said, tokens = cut(Answer("one two  three", [{"name": "a", "args": {"x": 1}}]), None, 7)
+    assert (tokens, said.finish_reason) == (Tokens(7, 5), "tool_calls")
+    assert count("") == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "cap", "text", "reason", "output"),
+    [
+        (Answer("one two three"), 3, "one two three", "stop", 3),
+        (Answer("one two three"), 2, "one two ", "length", 2),
+        (Answer("one two three", tokens=Tokens(9, 500)), 100, "one two three", "length", 100),
+        (Answer("one two three", tokens=Tokens(9, 500, reasoning=400)), 100, "one two three", "length", 100),
+        (Answer("one two three", cap_honoured=False), 2, "one two three", "stop", 3),
+        (Answer("one", finish_reason="content_filter"), 2, "one", "content_filter", 1),
+    ],
+)
+def test_a_reply_is_cut_at_the_cap(answer: Answer, cap: int, text: str, reason: str, output: int) -> None:
+    said, tokens = cut(answer, cap, 9)
+    assert (said.text, said.finish_reason, tokens.output) == (text, reason, output)
+    assert tokens.reasoning <= tokens.output
+
+
+def test_a_cut_tool_call_has_half_its_arguments() -> None:
+    said, _ = cut(Answer(tool_calls=[{"name": "a", "args": {"city": "Paris", "days": 3}}]), 1, 9)
+    assert said.tool_calls[0]["args"] == '{"city": "Pari'
+    assert said.finish_reason == "length"
+
+
+PRICE = {"input": 2, "output": "8", "cache_read": 0.5, "cache_write": Decimal("2.5"), "audio_input": 20, "audio_output": 40}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "price", "usd"),
+    [
+        (Tokens(1_000, 500), PRICE, "0.006"),
+        (Tokens(1_000, 500, cache_read=400, cache_write=200), PRICE, "0.0055"),
+        (Tokens(1_000, 500, reasoning=499), PRICE, "0.006"),
+        (Tokens(1_000, 500, audio_input=100, audio_output=100), PRICE, "0.011"),
+        (Tokens(1_000, 500, cache_read=400, audio_input=100), {"input": 1, "output": 1}, "0.0015"),
+        (Tokens(0, 0), {"input": 1, "output": 1, "per_request": "0.01"}, "0.01"),
+    ],
+)
+def test_the_bill(tokens: Tokens, price: dict[str, Any], usd: str) -> None:
+    assert bill(tokens, price) == Decimal(usd)
+
+
+@given(text=st.text(), cap=st.integers(1, 50))
+def test_a_cut_text_is_a_beginning_of_the_text_and_within_the_cap(text: str, cap: int) -> None:
+    said, tokens = cut(Answer(text), cap, 1)
+    assert text.startswith(said.text)
+    assert count(said.text) <= tokens.output <= cap
+    assert (said.text == text) == (said.finish_reason == "stop")
