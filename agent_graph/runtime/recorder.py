@@ -69,10 +69,21 @@ class Recorder:
             async with asyncio.timeout(wait_s):
                 await done
         except TimeoutError:
-            self.dropped += 1
-            self._log_once(
-                "slow", "observability: %s did not take its records within %.0f s; they stay queued", type(self._backend).__name__, wait_s
-            )
+            self._late(wait_s)
+
+    def wait(self, wait_s: float = WAIT_S) -> None:
+        """Like `delivered`, for a caller that cannot await."""
+        if self._backend is None:
+            return
+        done = threading.Event()
+        self._enqueue(done.set)
+        if not done.wait(wait_s):
+            self._late(wait_s)
+
+    def _late(self, wait_s: float) -> None:
+        self.dropped += 1
+        name = type(self._backend).__name__
+        self._log_once("slow", "observability: %s did not take its records within %.0f s; they stay queued", name, wait_s)
 
     def _put(self, method: str, *args: Any) -> None:
         if self._backend is None:
