@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ContractError,
         LeaseLost,
         LLMError,
+        NoAnswer,
         NotDurable,
         OutcomeUnknown,
         RunConflict,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from agent_graph.storage.port import Storage
     from agent_graph.types import AgentRun, Message, MessageRole, ToolCall
     from agent_graph_adapters.langchain.chat_model import as_chat_model, as_llm_backend
+    from agent_graph_adapters.langchain.runnable import as_runnable
     from agent_graph_adapters.langchain.tools import as_tool_backend, as_tools
 
 __version__ = "0.1.0"
@@ -81,6 +83,7 @@ __all__ = [
     "MemoryBackend",
     "Message",
     "MessageRole",
+    "NoAnswer",
     "NotDurable",
     "ObservabilityBackend",
     "OutcomeUnknown",
@@ -107,6 +110,7 @@ __all__ = [
     "ToolTimeout",
     "as_chat_model",
     "as_llm_backend",
+    "as_runnable",
     "as_tool_backend",
     "as_tools",
     "build_graph",
@@ -119,8 +123,8 @@ _HOMES = {
     "agent_graph.agent": "ProductionAgent create_production_agent",
     "agent_graph.config": "AgentConfig",
     "agent_graph.context": "idempotency_key",
-    "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost NotDurable"
-    " OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound"
+    "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost NoAnswer"
+    " NotDurable OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound"
     " ToolTimeout",
     "agent_graph.events": "Event GuardrailVerdict RunFinished RunStarted StepFinished TextDelta ToolFinished ToolStarted",
     "agent_graph.graph": "build_graph",
@@ -129,6 +133,7 @@ _HOMES = {
     "agent_graph.storage.port": "Storage",
     "agent_graph.types": "AgentRun Message MessageRole ToolCall",
     "agent_graph_adapters.langchain.chat_model": "as_chat_model as_llm_backend",
+    "agent_graph_adapters.langchain.runnable": "as_runnable",
     "agent_graph_adapters.langchain.tools": "as_tool_backend as_tools",
 }
 """Module -> the names that live there."""

@@ -16,7 +16,8 @@ AgentGraphError
 │  ├─ RunNotFound
 │  ├─ RunInProgress
 │  ├─ RunConflict
-│  └─ LeaseLost
+│  ├─ LeaseLost
+│  └─ NoAnswer                 only where a turn stands in a chain (`as_runnable`); .run is its account
 └─ NotDurable                   a write did not reach the disk: never swallowed
 ```
 
@@ -27,6 +28,10 @@ ConfigError, RunConflict, RunInProgress, RunNotFound, LeaseLost, StorageError, N
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent_graph.types import AgentRun
 
 __all__ = [
     "AgentGraphError",
@@ -35,6 +40,7 @@ __all__ = [
     "ContractError",
     "LLMError",
     "LeaseLost",
+    "NoAnswer",
     "NotDurable",
     "OutcomeUnknown",
     "RunConflict",
@@ -134,6 +140,14 @@ class RunConflict(RunError):
 
 class LeaseLost(RunError):
     """Another process took this run over while this one was stopped; nothing that this one does can be recorded any more."""
+
+
+class NoAnswer(RunError):
+    """A turn ended, or waits for a person, without an answer. Its account is in `.run`: what it did, what it cost, why it ended."""
+
+    def __init__(self, message: str | None = None, *, run: AgentRun) -> None:
+        super().__init__(message, run_id=run.run_id)
+        self.run = run
 
 
 class NotDurable(AgentGraphError):

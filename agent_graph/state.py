@@ -81,6 +81,8 @@ class RunState(TypedDict, total=False):
     run_id: str
     turn: int
     input: str
+    given: bool
+    """Whether this turn's caller gave the messages before its input, in the place of the memory."""
     step: int
     """Steps used so far in this turn."""
     first: int

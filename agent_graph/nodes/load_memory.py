@@ -1,7 +1,7 @@
 """load_memory: what the turn starts from.
 
-The MemoryBackend alone decides what a new turn knows: its messages replace whatever the graph holds. Where the graph runs inside
-another one, the messages that it is handed are the history instead. A resumed turn never comes here again.
+The MemoryBackend alone decides what a new turn knows: its messages replace whatever the graph holds. Where the caller gave the
+messages (`as_runnable`), or the graph runs inside another one, they are the history instead. A resumed turn never comes here again.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
         "run_id": turn.key.run_id,
         "turn": turn.key.turn,
         "input": turn.run.input,
+        "given": False,
         "step": 0,
-        "first": len(messages) - 1,
+        "first": _position_of_input(messages),
         "compressed_at": -1,
         "landing": None,
         "stop": None,
@@ -60,22 +61,29 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
 
 
 async def _history(turn: Turn, state: RunState) -> list[BaseMessage]:
-    if turn.direct:
+    given = list(state["messages"]) if turn.direct or state.get("given") else [HumanMessage(turn.run.input)]
+    if turn.direct or len(given) > 1:
         turn.loaded = True
-        return list(repaired(state["messages"]))
+        return list(repaired(given))
     loaded = await turn.agent.driver.load(turn)
     if not isinstance(loaded, list | tuple):
         raise ContractError(f"MemoryBackend.load returned {type(loaded).__name__}; a list of Message was due.")
     history = turn.conversion.to_langchain(loaded)
     turn.loaded = True
-    return [*repaired(history), HumanMessage(turn.run.input)]
+    return [*repaired(history), *given]
+
+
+def _position_of_input(messages: list[BaseMessage]) -> int:
+    """Return where the turn's input stands: an embedding graph may have put messages of its own after it."""
+    return next((at for at in range(len(messages) - 1, -1, -1) if isinstance(messages[at], HumanMessage)), len(messages) - 1)
 
 
 async def _input_judged(turn: Turn, messages: list[BaseMessage]) -> Outcome | None:
     judgement = await judged(turn, "input", turn.run.input, step=0)
     if judgement.decisive is None:
         if judgement.payload != turn.run.input:
-            messages[-1] = messages[-1].model_copy(update={"content": judgement.payload})
+            at = _position_of_input(messages)
+            messages[at] = messages[at].model_copy(update={"content": judgement.payload})
         return None
     last = judgement.findings[-1]
     word = "blocked" if isinstance(judgement.decisive, Block) else "refused"

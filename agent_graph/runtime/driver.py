@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables.config import var_child_runnable_config
+from langgraph.types import Overwrite
 
 from agent_graph import resolutions
 from agent_graph.decisions.results import make_storable
@@ -59,6 +60,16 @@ class Asked:
     deadline_at: float | None = None
     force: bool = False
     sink: Callable[[Event], None] | None = None
+    messages: Sequence[BaseMessage] | None = None
+    """The history and the input, in the place of what the memory holds; None: the memory is loaded."""
+    on_unfinished: Literal["conflict", "close"] | None = None
+    """None: as the agent's configuration says."""
+    config: Mapping[str, Any] | None = None
+    """The caller's RunnableConfig: callbacks, tags, metadata and the like reach the graph."""
+    modes: Sequence[str] = ()
+    """LangGraph's stream modes to hand to `relay`."""
+    relay: Callable[[str, Any], None] | None = None
+    """Called with each chunk of LangGraph's stream: its mode and what it holds."""
 
 
 class Owner:
@@ -83,7 +94,7 @@ class Driver:
         if claim.closed is not None:
             await self._close(claim.closed)
         turn = await self._turn(claim, asked)
-        return await self._through_the_graph(turn, resumed=claim.outcome == "resume")
+        return await self._through_the_graph(turn, asked, resumed=claim.outcome == "resume")
 
     # -- claiming ---------------------------------------------------------------------------------------------------------------
 
@@ -110,7 +121,7 @@ class Driver:
             input=asked.input,
             request_id=asked.request_id,
             fingerprint=agent.fingerprint,
-            on_unfinished=agent.config.on_unfinished,
+            on_unfinished=asked.on_unfinished or agent.config.on_unfinished,
             force=asked.force,
             awaited=awaited,
         )
@@ -171,13 +182,13 @@ class Driver:
 
     # -- the graph --------------------------------------------------------------------------------------------------------------
 
-    async def _through_the_graph(self, turn: Turn, *, resumed: bool) -> AgentRun:
+    async def _through_the_graph(self, turn: Turn, asked: Asked, *, resumed: bool) -> AgentRun:
         failpoint("turn.begins")
         turn.start_clock()
         turn.emit(RunStarted(turn.key.run_id, turn.key.turn, resumed))
         try:
             with _own_config() as callbacks:
-                waits_for = await self._invoke(turn, resumed, callbacks)
+                waits_for = await self._invoke(turn, asked, resumed, callbacks)
             if waits_for:
                 self._waiting(turn, waits_for)
             await turn.durable()
@@ -197,21 +208,39 @@ class Driver:
         turn.emit(RunFinished(turn.run))
         return turn.run
 
-    async def _invoke(self, turn: Turn, resumed: bool, callbacks: Any) -> list[dict[str, Any]]:
+    async def _invoke(self, turn: Turn, asked: Asked, resumed: bool, callbacks: Any) -> list[dict[str, Any]]:
         """Drive the graph to its end, or until it waits; return what it waits for."""
         agent = self._agent
+        given = asked.config or {}
         config: dict[str, Any] = {
-            "configurable": {"thread_id": turn.key.thread_id},
-            "recursion_limit": SUPERSTEPS_A_STEP * (agent.config.max_steps or 100_000) + 50,
             "run_name": agent.name,
+            **({} if callbacks is None else {"callbacks": callbacks}),
+            **given,
+            "configurable": {**given.get("configurable", {}), "thread_id": turn.key.thread_id},
+            "recursion_limit": SUPERSTEPS_A_STEP * (agent.config.max_steps or 100_000) + 50,
         }
-        if callbacks is not None:
-            config["callbacks"] = callbacks
         begin: Any = {"run_id": turn.key.run_id, "turn": turn.key.turn, "input": turn.run.input}
+        if asked.messages is not None:
+            begin |= {"messages": Overwrite(list(asked.messages)), "given": True}
         if resumed and await self._has_begun(turn, config):
             begin = None
-        result = await agent.graph.ainvoke(begin, config, durability="sync")
-        return [pending_of(waiting.value) for waiting in result.get("__interrupt__") or ()]
+        if asked.relay is None:
+            result = await agent.graph.ainvoke(begin, config, durability="sync")
+            waits_for = result.get("__interrupt__") or ()
+        else:
+            waits_for = await self._relayed(begin, config, asked.modes, asked.relay)
+        return [pending_of(waiting.value) for waiting in waits_for]
+
+    async def _relayed(self, begin: Any, config: Any, modes: Sequence[str], relay: Callable[[str, Any], None]) -> Sequence[Any]:
+        """Drive the graph as a stream, and return its interrupts."""
+        waits_for: Sequence[Any] = ()
+        stream_mode = list(dict.fromkeys(("updates", *modes)))
+        async for mode, chunk in self._agent.graph.astream(begin, config, stream_mode=stream_mode, durability="sync"):
+            if mode == "updates" and "__interrupt__" in chunk:
+                waits_for = chunk["__interrupt__"]
+            if mode in modes:
+                relay(mode, chunk)
+        return waits_for
 
     def _waiting(self, turn: Turn, waits_for: list[dict[str, Any]]) -> None:
         run = turn.refresh()

@@ -1,0 +1,294 @@
+"""The agent as a LangChain Runnable: in LCEL pipes, in batches, as a node of somebody's graph.
+
+What goes in decides what comes out:
+
+- a string, a PromptValue or a list of messages: the final AIMessage;
+- `{"messages": [...]}`: `{"messages": [...]}` with this turn's new messages only, so that `add_messages` takes it as it is.
+
+The last human message is the turn's input. Messages before it take the place of what the memory holds of the run; a human message
+alone continues the run from its memory. `configurable.thread_id` names the run, as everywhere in LangGraph; without one each call
+is a new run. Inside another graph's node the run's name is that graph's thread and the node's, inside a tool the call's key too:
+two agents of one app do not share a conversation, and a call that is made again after a crash finds the run that it had begun.
+
+A turn that ends without an answer is an exception (NoAnswer), so that `with_fallbacks` and `with_retry` do what they say; the
+account is in it. An unfinished turn of the run is closed by another input: a chain knows of no other way to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import ChatPromptValue, PromptValue
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables.utils import AddableDict
+from typing_extensions import override
+
+from agent_graph.context import idempotency_key
+from agent_graph.errors import ConfigError, NoAnswer
+from agent_graph.events import RunFinished, TextDelta
+from agent_graph.messages import ensure_id
+from agent_graph.runtime.sync import run_sync
+
+if TYPE_CHECKING:
+    from agent_graph.agent import ProductionAgent
+    from agent_graph.runtime.driver import Asked
+    from agent_graph.types import AgentRun
+
+__all__ = ["AgentRunnable", "as_runnable"]
+
+Input: TypeAlias = "str | PromptValue | Sequence[Any] | Mapping[str, Any]"
+"""What the runnable takes; messages in any of the forms that LangChain takes."""
+Output: TypeAlias = "AIMessage | dict[str, Any]"
+
+_PASSED_ON = ("callbacks", "tags", "metadata", "run_name", "run_id", "max_concurrency")
+"""Keys of a RunnableConfig that reach the graph as they are."""
+
+
+def as_runnable(agent: ProductionAgent) -> AgentRunnable:
+    """Return `agent` as a LangChain Runnable.
+
+    ```python
+    chain = prompt | as_runnable(agent) | StrOutputParser()
+    answer = await chain.ainvoke({"city": "Paris"}, {"configurable": {"thread_id": "run_001"}})
+    ```
+
+    See the module's text for what goes in and what comes out. Raises ConfigError for what is no agent.
+    """
+    return AgentRunnable(agent)
+
+
+class AgentRunnable(Runnable[Input, Any]):
+    """A ProductionAgent behind LangChain's interface."""
+
+    def __init__(self, agent: ProductionAgent) -> None:
+        if not hasattr(agent, "driver"):
+            raise ConfigError(f"as_runnable: a ProductionAgent is due, not {type(agent).__name__}.")
+        self.agent = agent
+        self.name = agent.name
+
+    @override
+    def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run one turn, for a caller that cannot await; see `ainvoke`."""
+        return run_sync(self.ainvoke(input, config, **kwargs))
+
+    @override
+    async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run one turn and return the final AIMessage, or the turn's new messages.
+
+        Raises:
+            NoAnswer: the turn failed, or waits for a person. ConfigError: an input or a thread_id that cannot be. What `run` raises.
+        """
+        question = _read(input)
+        run = await self.agent.driver.drive(self._asked(question, config))
+        return await self._answer(question, run)
+
+    @override
+    def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """Run one turn and yield as `astream` does, for a caller that cannot await."""
+        chunks = self._chunks(input, config, **kwargs)
+        try:
+            while True:
+                try:
+                    yield run_sync(anext(chunks))
+                except StopAsyncIteration:
+                    return
+        finally:
+            run_sync(chunks.aclose())
+
+    @override
+    async def astream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """Run one turn and yield the answer as it comes: AIMessageChunks, or `{"messages": [...]}` for each step.
+
+        The chunks hold what the model says before it calls tools, too. `stream_mode=` yields what LangGraph yields instead
+        ("updates", "values", "messages", "custom", or a list of these). Closing the iterator stops the turn; the same input under
+        the same thread_id goes on with it.
+        """
+        async with contextlib.aclosing(self._chunks(input, config, **kwargs)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    @override
+    def get_graph(self, config: RunnableConfig | None = None) -> Any:
+        """Return the drawing of the agent's graph."""
+        return self.agent.graph.get_graph(config)
+
+    # -- in ---------------------------------------------------------------------------------------------------------------------
+
+    def _asked(self, question: _Question, config: RunnableConfig | None) -> Asked:
+        whole = ensure_config(config)
+        asked = self.agent._asked(question.text, _run_id(whole), None, None)
+        passed = {key: value for key, value in whole.items() if key in _PASSED_ON and value}
+        passed["configurable"] = {key: value for key, value in whole.get("configurable", {}).items() if _is_the_users(key)}
+        return replace(asked, messages=question.messages, on_unfinished="close", config=passed)
+
+    # -- out --------------------------------------------------------------------------------------------------------------------
+
+    async def _answer(self, question: _Question, run: AgentRun) -> Any:
+        if run.status != "complete":
+            raise NoAnswer(_why(run), run=run)
+        new = await self._new_messages(question, run)
+        if question.as_state:
+            return {"messages": new}
+        final = next((message for message in reversed(new) if isinstance(message, AIMessage)), AIMessage(run.output or ""))
+        return final if final.text == run.output else final.model_copy(update={"content": run.output})
+
+    async def _new_messages(self, question: _Question, run: AgentRun) -> list[BaseMessage]:
+        """Return the messages that the turn added, with the ids under which the run keeps them."""
+        row = (await self.agent.storage.turns(self.agent.namespace, run.run_id))[-1]
+        state = await self.agent.graph.aget_state({"configurable": {"thread_id": row.key.thread_id}})
+        if state.values.get("turn") != run.turn:  # somebody has begun the next one meanwhile
+            return [AIMessage(run.output or "")]
+        given = {message.id for message in question.messages or ()}
+        return [message for message in state.values["messages"][state.values["first"] + 1 :] if message.id not in given]
+
+    def _chunks(self, given: Input, config: RunnableConfig | None, *, stream_mode: Any = None, **_: Any) -> AsyncGenerator[Any, None]:
+        question = _read(given)
+        asked = self._asked(question, config)
+        if stream_mode is not None:
+            return self._relayed(question, asked, stream_mode)
+        return self._steps(question, asked) if question.as_state else self._texts(question, asked)
+
+    async def _texts(self, question: _Question, asked: Asked) -> AsyncGenerator[Any, None]:
+        shown = step = None
+        async with contextlib.aclosing(self.agent._streamed(asked)) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    shown = (shown or "") + event.text if event.step == step else event.text
+                    step = event.step
+                    yield AIMessageChunk(content=event.text)
+                elif isinstance(event, RunFinished):
+                    yield _last_chunk(await self._answer(question, event.run), shown or "")
+
+    async def _steps(self, question: _Question, asked: Asked) -> AsyncGenerator[Any, None]:
+        """Yield the new messages, each once, as the steps end."""
+        told = {message.id for message in question.messages or ()}
+        answer: Any = {"messages": []}
+        async for mode, chunk in self._driven(replace(asked, modes=("updates",))):
+            if mode is None:
+                answer = await self._answer(question, chunk)
+                continue
+            new = [message for update in chunk.values() for message in _messages_of(update) if message.id not in told]
+            told |= {message.id for message in new}
+            if new:
+                yield AddableDict(messages=new)
+        rest = [message for message in answer["messages"] if message.id not in told]
+        if rest:
+            yield AddableDict(messages=rest)
+
+    async def _relayed(self, question: _Question, asked: Asked, stream_mode: Any) -> AsyncGenerator[Any, None]:
+        modes = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
+        async for mode, chunk in self._driven(replace(asked, modes=modes)):
+            if mode is None:
+                await self._answer(question, chunk)
+            else:
+                yield chunk if isinstance(stream_mode, str) else (mode, chunk)
+
+    async def _driven(self, asked: Asked) -> AsyncGenerator[tuple[str | None, Any], None]:
+        """Yield the chunks of the graph's stream with their modes, at last the AgentRun with None."""
+        queue: asyncio.Queue[tuple[str | None, Any] | None] = asyncio.Queue()
+        task = asyncio.ensure_future(self.agent.driver.drive(replace(asked, relay=lambda mode, chunk: queue.put_nowait((mode, chunk)))))
+        task.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (item := await queue.get()) is not None:
+                yield item
+            yield None, await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """An input, read."""
+
+    text: str
+    """The turn's input."""
+    messages: list[BaseMessage] | None
+    """The conversation that was given, the input in it; None where only a text was."""
+    as_state: bool
+    """Whether messages under a key came in, and are to go out."""
+
+
+def _read(given: Any) -> _Question:
+    if isinstance(given, str):
+        return _Question(given, None, as_state=False)
+    if isinstance(given, PromptValue) and not isinstance(given, ChatPromptValue):
+        return _Question(given.to_string(), None, as_state=False)
+    as_state, messages = False, given
+    if isinstance(given, Mapping) and "messages" in given:
+        as_state, messages = True, given["messages"]
+    messages = _messages(messages)
+    question = next((message for message in reversed(messages) if isinstance(message, HumanMessage)), None)
+    if question is None:
+        raise ConfigError("messages: at least one human message is due; the last one is the turn's input.")
+    return _Question(question.text or _kinds(question), messages, as_state=as_state)
+
+
+def _messages(given: Any) -> list[BaseMessage]:
+    if isinstance(given, PromptValue):
+        given = given.to_messages()
+    if isinstance(given, BaseMessage | str):
+        given = [given]
+    if not isinstance(given, Sequence) or isinstance(given, bytes):
+        raise ConfigError(
+            f"input: {type(given).__name__} is nothing to ask. A string, a PromptValue, a list of messages or {{'messages': [...]}} is due."
+        )
+    try:
+        return [ensure_id(message) for message in convert_to_messages(given)]
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigError(f"messages: {error}") from error
+
+
+def _kinds(message: BaseMessage) -> str:
+    """Return what a message without any text holds, as a person would say it: "[image]"."""
+    return " ".join(f"[{block['type']}]" for block in message.content_blocks) or "[empty]"
+
+
+def _run_id(config: RunnableConfig) -> str | None:
+    """Return the run that a configuration names; None for a new one."""
+    configurable = config.get("configurable") or {}
+    thread_id, run_id = configurable.get("thread_id"), configurable.get("run_id")
+    if thread_id is not None and run_id is not None and thread_id != run_id:
+        raise ConfigError(
+            f"thread_id: it is {thread_id!r}, but run_id is {run_id!r}. They name the same run: give one, or the same for both."
+        )
+    name = run_id if thread_id is None else thread_id
+    if name is None:
+        return None
+    nodes = [node for part in str(configurable.get("checkpoint_ns") or "").split("|") if (node := part.split(":", 1)[0])]
+    key = idempotency_key() if nodes else None  # a thread_id that somebody inside a tool names is the name
+    return "/".join([str(name), *nodes, *([] if key is None else [key])])
+
+
+def _is_the_users(key: str) -> bool:
+    """Return whether a configurable key is no part of LangGraph's own book-keeping."""
+    return not key.startswith(("__", "checkpoint")) and key not in ("thread_id", "run_id", "agent_key")
+
+
+def _messages_of(update: Any) -> list[BaseMessage]:
+    messages = update.get("messages", []) if isinstance(update, Mapping) else []
+    return list(messages) if isinstance(messages, list) else []
+
+
+def _last_chunk(answer: AIMessage, shown: str) -> AIMessageChunk:
+    """Return what is left of the answer after the text that has been shown, with everything else that it holds."""
+    rest: Any = answer.content
+    if shown:
+        left = answer.text[len(shown) :] if answer.text.startswith(shown) else ""
+        blocks = [block for block in rest if isinstance(block, dict) and block.get("type") != "text"] if isinstance(rest, list) else []
+        rest = [*blocks, *([{"type": "text", "text": left}] if left else [])] if blocks else left
+    fields = answer.model_dump(exclude={"type", "content", "tool_calls", "invalid_tool_calls"})
+    return AIMessageChunk(content=rest, **fields, chunk_position="last")
+
+
+def _why(run: AgentRun) -> str:
+    if run.status != "running":
+        return f"run {run.run_id!r}: turn {run.turn} ended without an answer ({run.status}): {run.error}"
+    waits = "; ".join(f"await agent.resolve({run.run_id!r}, {entry['call_id']!r}, ...) ({entry['reason']})" for entry in run.pending)
+    return f"run {run.run_id!r}: turn {run.turn} waits for a person's word: {waits or 'it was stopped'}"
