@@ -328,6 +328,7 @@ class ProductionAgent:
     async def aclose(self) -> None:
         """Write what is queued and close what the agent opened; a second call does nothing."""
         await self.recorder.delivered()
+        await self.governor.aclose()
         await self.storage.close()
 
     async def __aenter__(self) -> ProductionAgent:

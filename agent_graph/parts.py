@@ -95,6 +95,7 @@ def _candidate(choice: Choice, specs: Sequence[ToolSpec]) -> Candidate:
     profile = getattr(choice.model or source.current(), "profile", None) or {}
     return Candidate(
         source=source.current,
+        close=source.aclose,
         name=choice.name,
         tools=[_openai_tool(spec) for spec in specs],
         provider=choice.provider,

@@ -33,6 +33,9 @@ __all__ = ["Detached", "PerLoop", "detached"]
 
 logger = logging.getLogger("agent_graph")
 
+CLOSE_S = 1.0
+"""Seconds that another loop may take to close its client."""
+
 
 @dataclass(frozen=True, slots=True)
 class Detached:
@@ -76,11 +79,12 @@ class PerLoop:
             return seat.model
 
     async def aclose(self) -> None:
-        """Close the running loop's client; those of other loops are closed when these end."""
+        """Close the clients of this loop and of others that run (`run_sync`'s never ends); of a loop that ended they are closed."""
         with self._lock:
-            seat = self._seats.pop(_running_loop(), None)
-        if seat is not None and seat.guard is not None:
-            await seat.guard.aclose()
+            seats, self._seats = self._seats, {}
+        for loop, seat in seats.items():
+            if seat.guard is not None and loop is not None:
+                await _close_in(loop, seat.guard)
 
     def _seat(self, loop: asyncio.AbstractEventLoop | None) -> _Seat:
         self._forget_closed()
@@ -104,6 +108,25 @@ class PerLoop:
                 "second one. Hand in a function that builds the model instead, and each loop gets its own.",
                 type(model).__name__,
             )
+
+
+async def _close_in(loop: asyncio.AbstractEventLoop, guard: AsyncGenerator[None, None]) -> None:
+    """Close `guard` in its own loop; one that stops meanwhile closes it by itself, when it ends."""
+    if loop is _running_loop():
+        await guard.aclose()
+    elif loop.is_running():
+        closing = _closed(guard)
+        try:
+            closed = asyncio.run_coroutine_threadsafe(closing, loop)
+        except RuntimeError:  # it is closed by now
+            closing.close()
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.wrap_future(closed), CLOSE_S)
+
+
+async def _closed(guard: AsyncGenerator[None, None]) -> None:
+    await guard.aclose()
 
 
 class _Seat:

@@ -18,7 +18,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,6 +44,9 @@ __all__ = ["Candidate", "Governor", "ModelOverflow", "ModelsFailed", "TimeIsUp"]
 
 logger = logging.getLogger("agent_graph")
 
+MOST_BOUND = 64
+"""Bound clients that are kept: one for each event loop that asked, and loops come and go."""
+
 
 class TimeIsUp(AgentGraphError):
     """The turn's time ended inside a call."""
@@ -63,6 +66,8 @@ class Candidate:
 
     source: Callable[[], BaseChatModel]
     """Returns the client of the running event loop."""
+    close: Callable[[], Awaitable[None]] | None = None
+    """Closes the connections that were made for it; None where nothing was."""
     name: str
     """As the price table and the ledger know it."""
     tools: Sequence[Any]
@@ -147,6 +152,12 @@ class Governor:
             return None
         return self.prices.output_price(candidate.name, input_tokens, provider=candidate.provider, base_url=candidate.base_url)
 
+    async def aclose(self) -> None:
+        """Close the connections that were made for this agent; the next call would open new ones."""
+        for candidate in self.candidates:
+            if candidate.close is not None:
+                await candidate.close()
+
     # -- one call ---------------------------------------------------------------------------------------------------------------
 
     async def reply(
@@ -195,6 +206,8 @@ class Governor:
         if known is not None and known[0] is model:
             return known[1]
         bound = self._bind(candidate, model, tools=tools)
+        if len(self._bound) >= MOST_BOUND:
+            self._bound.clear()
         self._bound[key] = (model, bound)
         return bound
 

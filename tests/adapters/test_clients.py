@@ -71,6 +71,40 @@ async def test_aclose_closes_this_loop_and_the_next_use_opens_another() -> None:
     assert not pool_of(owner.current()).is_closed
 
 
+def test_aclose_closes_the_clients_of_other_loops_that_run() -> None:
+    """The loop of `run_sync` never ends; its connections were left to the garbage collector, which warned of them."""
+    owner = per_loop(ChatOpenAI(model="m", api_key=KEY))
+
+    async def use() -> Any:
+        return pool_of(owner.current())
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        pool = asyncio.run_coroutine_threadsafe(use(), loop).result(30)
+        assert not pool.is_closed
+        asyncio.run(owner.aclose())
+        assert pool.is_closed
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_aclose_leaves_a_loop_that_stands_still_to_its_end() -> None:
+    owner = per_loop(ChatOpenAI(model="m", api_key=KEY))
+
+    async def use() -> Any:
+        return pool_of(owner.current())
+
+    with asyncio.Runner() as runner:
+        pool = runner.run(use())
+        asyncio.run(owner.aclose())
+        assert not pool.is_closed
+    assert pool.is_closed
+
+
 def test_a_loop_that_goes_on_after_its_generators_were_closed_gets_another_pool() -> None:
     owner = per_loop(ChatOpenAI(model="m", api_key=KEY))
 
