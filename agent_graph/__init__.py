@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from agent_graph.guardrails import Allow, Ask, Block, Guardrail, Replace, Revise, guardrail
     from agent_graph.ports import LLMBackend, MemoryBackend, ObservabilityBackend, ToolBackend
     from agent_graph.storage.port import Storage
+    from agent_graph.storage.sqlite import SqliteStorage
     from agent_graph.types import AgentRun, Message, MessageRole, ToolCall
     from agent_graph_adapters.langchain.chat_model import as_chat_model, as_llm_backend
     from agent_graph_adapters.langchain.runnable import as_runnable
@@ -96,6 +97,7 @@ __all__ = [
     "RunInProgress",
     "RunNotFound",
     "RunStarted",
+    "SqliteStorage",
     "StepFinished",
     "Storage",
     "StorageError",
@@ -131,6 +133,7 @@ _HOMES = {
     "agent_graph.guardrails": "Allow Ask Block Guardrail Replace Revise guardrail",
     "agent_graph.ports": "LLMBackend MemoryBackend ObservabilityBackend ToolBackend",
     "agent_graph.storage.port": "Storage",
+    "agent_graph.storage.sqlite": "SqliteStorage",
     "agent_graph.types": "AgentRun Message MessageRole ToolCall",
     "agent_graph_adapters.langchain.chat_model": "as_chat_model as_llm_backend",
     "agent_graph_adapters.langchain.runnable": "as_runnable",

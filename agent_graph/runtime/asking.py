@@ -2,8 +2,7 @@
 
 The wait is LangGraph's `interrupt`, in the payload that LangChain's HumanInTheLoopMiddleware uses, so that a UI made for one shows
 the other; an embedding graph answers it with `Command(resume=...)`. `agent.resolve` writes the word down first, as a note of the
-turn, and then lets the turn go on: a crash between the two loses nothing, because the node looks for the note before it asks. An
-answer that comes with `Command` is written down too, so that both kinds leave the same trace.
+turn, and then lets the turn go on: a crash between the two loses nothing, because the node looks for the note before it asks.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph.types import interrupt
 
 from agent_graph.decisions.plain import plain
-from agent_graph.resolutions import Resolution, from_json, to_json
-from agent_graph.runtime.turn import RESOLUTION
+from agent_graph.resolutions import Resolution, from_json
 
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
@@ -23,17 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ask", "pending_of"]
 
 
-def ask(
-    turn: Turn,
-    *,
-    key: str,
-    call_id: str,
-    name: str,
-    args: Mapping[str, Any],
-    reason: str,
-    allowed: Sequence[str],
-    guardrail: str | None = None,
-) -> Resolution:
+def ask(turn: Turn, *, key: str, call_id: str, name: str, args: Mapping[str, Any], reason: str, allowed: Sequence[str]) -> Resolution:
     """Return a person's word on `key`; without one the turn stops here and waits (GraphInterrupt).
 
     Args:
@@ -44,7 +32,6 @@ def ask(
         args: what a person has to see to decide.
         reason: why it waits, in plain words.
         allowed: the kinds of word that make sense ("approve", "done", ...).
-        guardrail: the rail that asks, if one does.
     """
     known = turn.resolutions.get(key)
     if known is not None:
@@ -56,14 +43,10 @@ def ask(
             "review_configs": [{"action_name": name, "allowed_decisions": list(allowed)}],
             "key": key,
             "call_id": call_id,
-            "guardrail": guardrail,
         }
     )
     turn.start_clock()
-    word = from_json(answer)
-    turn.resolutions[key] = word
-    turn.note(RESOLUTION, {"key": key, "outcome": plain(to_json(word))}, step=0)
-    return word
+    return from_json(answer)
 
 
 def pending_of(payload: Any) -> dict[str, Any]:
@@ -76,5 +59,4 @@ def pending_of(payload: Any) -> dict[str, Any]:
         "reason": request["description"],
         "allowed": review["allowed_decisions"],
         "key": payload["key"],
-        "guardrail": payload.get("guardrail"),
     }

@@ -24,7 +24,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from agent_graph.decisions.fingerprints import difference
 from agent_graph.storage.port import TurnRequest, TurnRow
 
 __all__ = ["Decision", "Past", "decide"]
@@ -128,8 +127,9 @@ def _go_on(past: Past, request: TurnRequest) -> Decision:
 
 def _take_up(turn: TurnRow, request: TurnRequest) -> Decision:
     if turn.fingerprint and request.fingerprint and turn.fingerprint != request.fingerprint and not request.force:
-        other = difference(turn.fingerprint, request.fingerprint)
-        reason = f"turn {turn.key.turn} was begun with other tools ({other}). Resume it with force=True to go on all the same."
+        reason = (
+            f"turn {turn.key.turn} was begun with other tools or another graph (fingerprint {turn.fingerprint}, now {request.fingerprint})"
+        )
         return Decision(outcome="changed", turn=turn, reason=reason)
     return Decision(outcome="resume", turn=turn)
 

@@ -1,4 +1,5 @@
-"""LangChain's components as the agent's backends, the backends as LangChain components, and the agent itself as one.
+"""LangChain's components as the agent's backends, the backends as LangChain components, and the agent itself as one; the agent's
+guarantees as middleware for `create_agent` (docs/middleware.md).
 
 ```python
 from agent_graph_adapters.langchain import as_runnable
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from agent_graph_adapters.langchain.callbacks import as_callback_handler
     from agent_graph_adapters.langchain.chat_model import as_chat_model, as_llm_backend
     from agent_graph_adapters.langchain.history import as_chat_history, as_memory_backend
+    from agent_graph_adapters.langchain.middleware.journal import ToolJournalMiddleware
     from agent_graph_adapters.langchain.runnable import as_runnable
     from agent_graph_adapters.langchain.tools import as_tool_backend, as_tools
 
 __all__ = [
+    "ToolJournalMiddleware",
     "as_callback_handler",
     "as_chat_history",
     "as_chat_model",
@@ -36,6 +39,7 @@ _HOMES = {
     "agent_graph_adapters.langchain.callbacks": "as_callback_handler",
     "agent_graph_adapters.langchain.chat_model": "as_chat_model as_llm_backend",
     "agent_graph_adapters.langchain.history": "as_chat_history as_memory_backend",
+    "agent_graph_adapters.langchain.middleware.journal": "ToolJournalMiddleware",
     "agent_graph_adapters.langchain.runnable": "as_runnable",
     "agent_graph_adapters.langchain.tools": "as_tool_backend as_tools",
 }

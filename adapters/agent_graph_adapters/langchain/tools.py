@@ -32,7 +32,7 @@ from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.blocking import run_alone
 from agent_graph_adapters.langchain.prepared import Outcome, PreparedTool
 
-__all__ = ["ArtifactCall", "LangChainToolBackend", "as_tool_backend", "as_tools"]
+__all__ = ["ArtifactCall", "LangChainToolBackend", "as_tool_backend", "as_tools", "described"]
 
 _ATTRIBUTES = ("idempotent", "non_idempotent", "timeout_s", "sensitive")
 """What a function or a tool class may say of itself as an attribute; `extras` and `metadata` may say it too."""
@@ -76,7 +76,7 @@ class LangChainToolBackend(ToolBackend):
             if tool.name in self._tools:
                 raise ConfigError(f"tools: two tools are named {tool.name!r}; a name must be one tool's own.")
             self._tools[tool.name] = PreparedTool(tool)
-            self.specs.append(_spec(tool, given))
+            self.specs.append(described(tool, given))
 
     async def execute(self, call: ToolCall) -> ToolCall:
         """Run `call`; see the module's text for what is an error and what an exception."""
@@ -117,12 +117,14 @@ def _as_tool(given: object) -> BaseTool:
     return made
 
 
-def _spec(tool: BaseTool, given: object) -> dict[str, Any]:
-    described = convert_to_openai_tool(tool)["function"]
+def described(tool: BaseTool, given: object) -> dict[str, Any]:
+    """Return the description of `tool`, with what it says of itself; `given` is the function that it was made of, or the tool."""
+    form = convert_to_openai_tool(tool)["function"]
     spec: dict[str, Any] = {"name": tool.name, "description": tool.description}
-    spec["parameters"] = described.get("parameters", {"type": "object", "properties": {}})
+    spec["parameters"] = form.get("parameters", {"type": "object", "properties": {}})
     said = read_tools([{**spec, **_said(tool, given)}])[0]
-    return {**spec, **_marks(said)}
+    reconcile = (tool.extras or {}).get("reconcile")
+    return {**spec, **_marks(said), **({"reconcile": reconcile} if callable(reconcile) else {})}
 
 
 def _said(tool: BaseTool, given: object) -> dict[str, Any]:
