@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional  # the specification's own spelling
 
 from agent_graph import parts, resolutions
-from agent_graph.config import AgentConfig, validate_run_id
-from agent_graph.decisions import prompt
+from agent_graph.config import AgentConfig, cutoff, validate_run_id
+from agent_graph.decisions import fingerprints, prompt
 from agent_graph.decisions.budget import Limits, Spent, violation
-from agent_graph.decisions.tools import canonical_json, read_tools
+from agent_graph.decisions.tools import read_tools
 from agent_graph.errors import ConfigError, RunNotFound
 from agent_graph.graph import build_graph
 from agent_graph.runtime import compressing, memory, promises, sync
@@ -169,9 +168,7 @@ class ProductionAgent:
         self.is_idempotent = self._tools.is_idempotent
         self.can_reconcile, self.reconcile = self._tools.can_reconcile, self._tools.reconcile
         self.compresses_always = type(self)._compress_if_needed is not ProductionAgent._compress_if_needed
-        self.fingerprint = hashlib.sha256(
-            canonical_json([[s.name, s.parameters, self.is_idempotent(s.name)] for s in specs]).encode()
-        ).hexdigest()[:16]
+        self.fingerprint = fingerprints.of_tools(specs, self.is_idempotent)
         self.driver = Driver(self)
         self.key = AgentKey.of(self, self.name)
         bound: dict[str, Any] = {"checkpointer": self.storage.checkpointer, "name": self.name}
@@ -313,8 +310,24 @@ class ProductionAgent:
         return list(await self.storage.runs(self.namespace, limit=limit))
 
     async def delete(self, run_id: str) -> None:
-        """Delete everything of a run. Raises RunInProgress while somebody works on it."""
+        """Delete everything of a run: turns, calls, checkpoints, memory. Raises RunInProgress while somebody works on it."""
         await self.storage.delete(self.namespace, validate_run_id(run_id))
+
+    async def prune(self, *, older_than: timedelta | datetime | float) -> list[str]:
+        """Delete the runs of this namespace that are over and were last touched before then; return their run_ids.
+
+        ```python
+        await agent.prune(older_than=timedelta(days=30))
+        ```
+
+        Args:
+            older_than: an age (a timedelta, or seconds) or an instant (a datetime with a time zone).
+
+        A run is over when each of its turns has ended. One that is unfinished or waits for a person can still go on, and stays
+        however old it is; `delete` is the way to drop it. Raises ConfigError.
+        """
+        before = cutoff(older_than, self.clock.time())
+        return [run_id for _, run_id in await self.storage.prune(before=before, namespace=self.namespace)]
 
     def guarantees(self) -> list[Promise]:
         """Return what holds with these backends, what is best effort, and what does not, each in a plain sentence."""

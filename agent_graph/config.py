@@ -11,12 +11,13 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from agent_graph.errors import ConfigError
 
-__all__ = ["AgentConfig", "validate_run_id"]
+__all__ = ["AgentConfig", "cutoff", "validate_run_id"]
 
 MAX_RUN_ID = 255
 
@@ -112,6 +113,23 @@ def validate_run_id(run_id: object) -> str:
         if 0xD800 <= code <= 0xDFFF:
             raise ConfigError(f"run_id: {run_id!r} holds a lone surrogate, which no database can store.")
     return run_id
+
+
+def cutoff(older_than: object, now: float) -> float:
+    """Return the instant that `older_than` means, an age or an instant, in seconds since the epoch. Raises ConfigError."""
+    if isinstance(older_than, datetime):
+        if older_than.tzinfo is None:
+            raise ConfigError("older_than: a datetime needs a time zone, such as datetime(2026, 1, 31, tzinfo=UTC).")
+        age_s = now - older_than.timestamp()
+    elif isinstance(older_than, timedelta):
+        age_s = older_than.total_seconds()
+    elif isinstance(older_than, int | float) and not isinstance(older_than, bool) and older_than < 1e15:
+        age_s = older_than
+    else:
+        raise ConfigError(f"older_than: a timedelta, a datetime or an age in seconds is due, not {older_than!r}.")
+    if not age_s >= 0:
+        raise ConfigError(f"older_than: {older_than!r} lies in the future; an age of 0 or more is due.")
+    return now - age_s
 
 
 def _unknown_key(key: object, known: set[str]) -> str:

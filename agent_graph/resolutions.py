@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from agent_graph.errors import ConfigError
 
-__all__ = ["Approve", "Done", "Edit", "NotDone", "Reject", "Resolution", "Respond", "Unknown", "from_json", "to_json"]
+__all__ = ["FIELDS", "Approve", "Done", "Edit", "NotDone", "Reject", "Resolution", "Respond", "Unknown", "from_json", "to_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,14 @@ _KINDS: dict[str, type[Resolution]] = {
     "reject": Reject,
     "respond": Respond,
 }
-_FIELDS = {"done": "result", "edit": "value", "reject": "reason", "respond": "text"}
+FIELDS = {"done": "result", "edit": "value", "reject": "reason", "respond": "text"}
+"""The field of each kind that carries something."""
 
 
 def to_json(resolution: Resolution) -> dict[str, Any]:
     """Return a resolution as plain JSON: `{"type": "done", "result": ...}`."""
     kind = next(kind for kind, cls in _KINDS.items() if isinstance(resolution, cls))
-    field = _FIELDS.get(kind)
+    field = FIELDS.get(kind)
     return {"type": kind} if field is None else {"type": kind, field: getattr(resolution, field)}
 
 
@@ -103,7 +104,7 @@ def _built(kind: str, value: Mapping[str, Any]) -> Resolution:
         return Edit(value["edited_action"]["args"])
     if kind in ("reject", "respond") and "message" in value:
         return Reject(value["message"]) if kind == "reject" else Respond(value["message"])
-    field = _FIELDS.get(kind)
+    field = FIELDS.get(kind)
     given = {field: value[field]} if field is not None and field in value else {}
     try:
         return _KINDS[kind](**given)

@@ -442,6 +442,8 @@ async def test_changed_tools_are_named_at_resume() -> None:
     )
     with pytest.raises(RunConflict, match="other tools"):
         await other.resume("r")
+    with pytest.raises(RunConflict, match="added: other; removed: "):
+        await other.run("q", "r")
     assert (await other.resume("r", force=True)).status == "complete"
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command
 
 from agent_graph import Allow, Ask, ConfigError, ProductionAgent, RunConflict, RunNotFound, ToolBackend, ToolCall, guardrail
 from agent_graph.resolutions import Approve, Done, Edit, NotDone, Reject, Respond, Unknown, from_json, to_json
@@ -114,6 +118,88 @@ async def test_two_doubts_are_settled_one_by_one() -> None:
     run = await agent.resolve("r", first, Done("a"))
     assert [call.result for call in run.tool_calls] == ["a", "b"]
     assert run.status == "complete"
+
+
+async def test_whoever_gave_a_word_is_heard_whatever_the_policy_is_by_now(tmp_path: Path) -> None:
+    """An agent that tells the model of a doubt, as the command line's does, once dropped the word of the person who was asked."""
+    asking = agent_of(call("pay", amount=5), on_doubt="ask", storage=tmp_path / "runs.db")
+    [entry] = (await asking.run("pay 5", "r")).pending
+    await asking.aclose()
+    telling = agent_of("Settled.", backend=Line(0), storage=tmp_path / "runs.db")
+    run = await telling.resolve("r", entry["call_id"], Done("receipt 17"))
+    assert (run.status, run.tool_calls[0].result, telling.tool_backend.asked) == ("complete", "receipt 17", [])
+    await telling.aclose()
+
+
+class SlowLine(Line):
+    """The second payment never ends."""
+
+    async def execute(self, call: ToolCall) -> ToolCall:
+        if len(self.asked) == 1:
+            self.asked.append(dict(call.args))
+            await asyncio.Event().wait()
+        return await super().execute(call)
+
+
+async def cancelled_when(backend: Line, asked: int, work: Coroutine[Any, Any, Any]) -> None:
+    task = asyncio.ensure_future(work)
+    while len(backend.asked) < asked:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_word_is_on_one_attempt(tmp_path: Path) -> None:
+    """ "It was not done" let the call run again; interrupted in that attempt, it ran a third time for the same word."""
+    first = agent_of(call("pay", amount=5), backend=SlowLine(), on_doubt="ask", storage=tmp_path / "runs.db")
+    [entry] = (await first.run("pay 5", "r")).pending
+    await cancelled_when(first.tool_backend, 2, first.resolve("r", entry["call_id"], NotDone()))
+    await first.aclose()
+    later = agent_of("I do not know.", backend=Line(0), on_doubt="ask", storage=tmp_path / "runs.db")
+    run = await later.resume("r")
+    assert later.tool_backend.asked == []
+    assert run.status == "complete"
+    assert "outcome of this call is unknown" in told(later)
+    await later.aclose()
+
+
+async def test_a_word_that_comes_with_a_command_is_on_one_attempt_too(tmp_path: Path) -> None:
+    """LangGraph gives a node that runs again the answer that it was given before."""
+
+    def embedded(agent: ProductionAgent) -> Any:
+        builder = StateGraph(MessagesState)
+        builder.add_node("agent", agent.graph)
+        builder.add_edge(START, "agent")
+        return builder.compile(checkpointer=agent.storage.checkpointer)
+
+    config: Any = {"configurable": {"thread_id": "outer"}}
+    first = agent_of(call("pay", amount=5), backend=SlowLine(), on_doubt="ask", storage=tmp_path / "runs.db")
+    waiting = await embedded(first).ainvoke({"messages": [("user", "pay 5")]}, config, durability="sync")
+    assert waiting["__interrupt__"]
+    answered = embedded(first).ainvoke(Command(resume={"type": "not_done"}), config, durability="sync")
+    await cancelled_when(first.tool_backend, 2, answered)
+    await first.aclose()
+    later = agent_of("I do not know.", backend=Line(0), on_doubt="ask", storage=tmp_path / "runs.db")
+    await embedded(later).ainvoke(None, config, durability="sync")
+    assert later.tool_backend.asked == []
+    await later.aclose()
+
+
+async def test_a_guardrails_answer_needs_the_guardrail() -> None:
+    """Without it nobody hears a "reject", and what was refused is done."""
+
+    @guardrail(stages=["tool_args"])
+    async def look(stage: str, payload: Any, run: Any) -> Any:
+        return Ask("is this meant?")
+
+    agent = agent_of(call("pay", amount=5), backend=Line(0), guardrails=[look])
+    [entry] = (await agent.run("pay 5", "r")).pending
+    assert entry["guardrail"] == "look"
+    other = agent_of("Fine.", backend=Line(0), storage=agent.storage)
+    with pytest.raises(ConfigError, match="guardrail 'look' asked"):
+        await other.resolve("r", entry["call_id"], Reject("no"))
+    assert (await agent.get("r")).pending == [entry]
 
 
 async def test_waiting_for_people_is_no_working_time() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
@@ -28,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """Return the parsed arguments; `.command` is "run", "runs", "show" or "resume".
+    """Return the parsed arguments; `.command` is the name of one of `commands.COMMANDS`.
 
     Raises:
         ConfigError: they cannot be understood.
@@ -72,8 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_run(commands)
     _add_resume(commands)
+    _add_resolve(commands)
     _add_runs(commands)
     _add_show(commands)
+    _add_delete(commands)
+    _add_prune(commands)
     return parser
 
 
@@ -87,7 +92,35 @@ def _add_run(commands: Any) -> None:
 def _add_resume(commands: Any) -> None:
     command = commands.add_parser("resume", help="go on with a turn that was stopped or whose process died")
     command.add_argument("run_id", metavar="RUN_ID")
+    _add_force(command)
     _add_agent_options(command)
+
+
+_OUTCOMES = """\
+outcomes of a call whose end is in doubt:
+  done, done=RESULT   it happened; RESULT is what the tool would have returned (JSON, or else a text)
+  not_done            it did not happen: the call may run again
+  unknown             nobody can tell: the model is told so, and the call is not run again
+  reject, reject=WHY  it shall not run; the model is told
+of something that a guardrail asked about: approve, edit=VALUE, reject, reject=WHY, respond=TEXT"""
+
+
+def _add_resolve(commands: Any) -> None:
+    command = commands.add_parser(
+        "resolve",
+        help="give your word on a call that a turn waits for, and let the turn go on",
+        epilog=_OUTCOMES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("run_id", metavar="RUN_ID")
+    command.add_argument("call_id", metavar="CALL_ID", help="the call_id that `agent-graph show RUN_ID` names")
+    command.add_argument("outcome", metavar="OUTCOME", help="one of those below")
+    _add_force(command)
+    _add_agent_options(command)
+
+
+def _add_force(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--force", action="store_true", help="go on even if the tools are not those that it was begun with")
 
 
 def _add_runs(commands: Any) -> None:
@@ -99,6 +132,24 @@ def _add_runs(commands: Any) -> None:
 def _add_show(commands: Any) -> None:
     command = commands.add_parser("show", help="show the turns of a run: questions, tool calls, answers, cost")
     command.add_argument("run_id", metavar="RUN_ID")
+    _add_common_options(command)
+
+
+def _add_delete(commands: Any) -> None:
+    command = commands.add_parser("delete", help="delete everything of a run, finished or not")
+    command.add_argument("run_id", metavar="RUN_ID")
+    _add_common_options(command)
+
+
+def _add_prune(commands: Any) -> None:
+    command = commands.add_parser("prune", help="delete the runs that are over and were last touched long ago")
+    command.add_argument(
+        "--older-than",
+        type=_age,
+        required=True,
+        metavar="AGE",
+        help='such as "30d", "12h", "90min", "0s"; or a date (UTC), such as 2026-01-31',
+    )
     _add_common_options(command)
 
 
@@ -129,6 +180,21 @@ def _limit(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any]]:
             raise argparse.ArgumentTypeError(f'{text!r} is no number; "none" means no limit') from error
 
     return read
+
+
+_UNITS_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def _age(text: str) -> timedelta | datetime:
+    """Read an age ("30d") or a date."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?) ?(s|min|h|d|w)", text.strip())
+    try:
+        if found is not None:
+            return timedelta(seconds=float(found[1]) * _UNITS_S[found[2]])
+        date = datetime.fromisoformat(text)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f'{text!r} is no age such as "30d", "12h" or "90min", and no date') from error
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
 
 def _positive(text: str) -> int:

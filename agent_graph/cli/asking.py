@@ -1,4 +1,4 @@
-"""`run` and `resume`: one turn, shown while it goes on.
+"""`run`, `resume` and `resolve`: one turn, shown while it goes on.
 
 Ctrl-C cancels the turn as any caller may: the agent ends it tidily, everything up to that instant is on disk, and
 `resume` goes on from there. With --json nothing but the AgentRun goes to standard output; which model answers is then
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import sys
 from argparse import Namespace
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -24,6 +25,7 @@ from agent_graph.cli.view import QuietView, View, make_view
 from agent_graph.config import AgentConfig, validate_run_id
 from agent_graph.errors import ConfigError, RunNotFound
 from agent_graph.events import Event, RunFinished, RunStarted
+from agent_graph.resolutions import FIELDS, Resolution, from_json
 from agent_graph.runtime.account import to_json
 from agent_graph.storage.port import TurnKey
 from agent_graph.types import AgentRun
@@ -31,7 +33,7 @@ from agent_graph.types import AgentRun
 if TYPE_CHECKING:
     from agent_graph.agent import ProductionAgent
 
-__all__ = ["resume", "run"]
+__all__ = ["resolve", "resume", "run"]
 
 Events: TypeAlias = "Callable[[ProductionAgent], AsyncIterator[Event]]"
 """What is asked of the agent: a stream whose last event is RunFinished."""
@@ -46,7 +48,48 @@ def run(arguments: Namespace) -> int:
 def resume(arguments: Namespace) -> int:
     """Go on with the unfinished turn of a run; of a run without one, show how its last turn ended."""
     run_id = validate_run_id(arguments.run_id)
-    return _take_turn(arguments, lambda agent: _resumed(agent, run_id))
+    return _take_turn(arguments, lambda agent: _resumed(agent, run_id, force=arguments.force))
+
+
+def resolve(arguments: Namespace) -> int:
+    """Write down a person's word on something that the run's turn waits for, and show how the turn goes on."""
+    validate_run_id(arguments.run_id)
+    word = _word(arguments.outcome)
+    return _take_turn(arguments, lambda agent: _resolved(agent, arguments, word))
+
+
+def _word(typed: str) -> Resolution:
+    """Return the outcome that was typed: a word, `word=VALUE`, or JSON as `agent.resolve` takes it."""
+    if typed.lstrip().startswith("{"):
+        try:
+            return from_json(json.loads(typed))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"outcome: {typed!r} is no JSON: {error}.") from error
+    kind, has_value, value = typed.partition("=")
+    kind = kind.strip().replace("-", "_")
+    if not has_value:
+        return from_json(kind)
+    field = FIELDS.get(kind)
+    if field is None:
+        raise ConfigError(f"outcome: {kind!r} takes no value; those that take one: {', '.join(f'{word}=' for word in FIELDS)}.")
+    return from_json({"type": kind, field: _value(value) if kind in ("done", "edit") else value})
+
+
+def _value(typed: str) -> Any:
+    try:
+        return json.loads(typed)
+    except json.JSONDecodeError:
+        return typed
+
+
+async def _resolved(agent: ProductionAgent, arguments: Namespace, word: Resolution) -> AsyncIterator[Event]:
+    run = await agent.driver.settle(arguments.run_id, arguments.call_id, word)
+    if run.pending:
+        yield RunFinished(run)
+        return
+    async with _closing(agent.stream_resume(run.run_id, force=arguments.force)) as events:
+        async for event in events:
+            yield event
 
 
 def _question(typed: str) -> str:
@@ -56,9 +99,9 @@ def _question(typed: str) -> str:
     return question
 
 
-async def _resumed(agent: ProductionAgent, run_id: str) -> AsyncIterator[Event]:
+async def _resumed(agent: ProductionAgent, run_id: str, *, force: bool) -> AsyncIterator[Event]:
     try:
-        async with _closing(agent.stream_resume(run_id)) as events:
+        async with _closing(agent.stream_resume(run_id, force=force)) as events:
             async for event in events:
                 yield event
     except RunNotFound:
@@ -125,6 +168,7 @@ def _report(run: AgentRun, turn: _Turn, arguments: Namespace, location: str) -> 
     if run.output:
         lines += [words.printable(run.output), ""]
     lines += words.account(run, unpriced=turn.unpriced)
+    lines += words.to_settle(run, turn_options(arguments))
     lines += [f"kept in {_near(location)}; see it again: {words.command_line('show', run.run_id, storage_option(arguments))}"]
     return lines
 

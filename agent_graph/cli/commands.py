@@ -3,13 +3,16 @@
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 
-from agent_graph.cli import asking, looking
+from agent_graph.cli import asking, clearing, looking
 
 __all__ = ["COMMANDS"]
 
 COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "run": asking.run,
     "resume": asking.resume,
+    "resolve": asking.resolve,
     "runs": looking.runs,
     "show": looking.show,
+    "delete": clearing.delete,
+    "prune": clearing.prune,
 }

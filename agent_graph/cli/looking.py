@@ -24,7 +24,7 @@ from agent_graph.types import AgentRun
 if TYPE_CHECKING:
     from agent_graph.storage.port import LedgerRow, Storage, TurnRow
 
-__all__ = ["runs", "show", "unpriced"]
+__all__ = ["NAMESPACE", "opened", "runs", "show", "unpriced"]
 
 NAMESPACE = "default"
 UNFINISHED = ("running", "stopped")
@@ -86,6 +86,8 @@ def show(arguments: Namespace) -> int:
         print("\n\n".join("\n".join(_described(turn, len(turns), time.time())) for turn in turns))
         if turns[-1].status in UNFINISHED:
             print(f"\ngo on with it: {words.command_line('resume', run_id, storage_option(arguments))}")
+        for line in words.to_settle(turns[-1].run, storage_option(arguments)):
+            print(line)
     return 0
 
 
@@ -114,17 +116,17 @@ def _utc(seconds: float) -> str:
 
 
 async def _newest(path: str | None, limit: int) -> list[_Seen]:
-    async with _opened(path) as storage:
+    async with opened(path) as storage:
         return [await _seen(storage, row) for row in await storage.runs(NAMESPACE, limit=limit)] if storage else []
 
 
 async def _turns(path: str | None, run_id: str) -> list[_Seen]:
-    async with _opened(path) as storage:
+    async with opened(path) as storage:
         return [await _seen(storage, row) for row in await storage.turns(NAMESPACE, run_id)] if storage else []
 
 
 @asynccontextmanager
-async def _opened(path: str | None) -> AsyncIterator[Storage | None]:
+async def opened(path: str | None) -> AsyncIterator[Storage | None]:
     """Open the storage; None where there is none: looking should not leave a folder behind."""
     from agent_graph.storage.location import open_storage
 

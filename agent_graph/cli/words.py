@@ -38,6 +38,7 @@ __all__ = [
     "outcome",
     "printable",
     "table",
+    "to_settle",
 ]
 
 _MICRO = Decimal("0.000001")
@@ -173,6 +174,17 @@ def command_line(verb: str, run_id: str, options: Sequence[str] = ()) -> str:
     """Return the command to type, quoted for a shell; a run_id that looks like an option is told apart by "--"."""
     name = ["--", run_id] if run_id.startswith("-") else [run_id]
     return shlex.join(["agent-graph", verb, *options, *name])
+
+
+def to_settle(run: AgentRun, options: Sequence[str] = ()) -> list[str]:
+    """Return, for each thing that `run` waits for, the command that gives one's word on it."""
+    lines: list[str] = []
+    for entry in run.pending:
+        names = [run.run_id, entry["call_id"]]
+        dashes = ["--"] if any(name.startswith("-") for name in names) else []
+        command = shlex.join(["agent-graph", "resolve", *options, *dashes, *names])
+        lines.append(f"settle it: {command} OUTCOME, one of: {', '.join(entry['allowed'])}")
+    return lines
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -102,10 +102,10 @@ def _unusable(spec: ToolSpec | None, call: Call, turn: Turn) -> str | None:
 async def _life(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
     """Do what the journal says is to be done with the call, until it has an end."""
     resolved: Literal["not_done", "unknown"] | None = None
-    on_doubt = turn.config.on_doubt
+    asked = False
     while True:
         row = turn.journal.get(row.call_key, row)
-        match _plan(turn, row, on_doubt, resolved):
+        match _plan(turn, row, "tell" if asked else _on_doubt(turn, row), resolved):
             case idempotency.Replay():
                 return await _replayed(turn, row, record)
             case idempotency.Tell():
@@ -122,7 +122,7 @@ async def _life(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
             case idempotency.Reconcile():
                 word = await turn.agent.reconcile(record)
             case _:  # Ask
-                word, on_doubt = _person(turn, row, record), "tell"
+                word, asked = _person(turn, row, record), True
         if isinstance(word, Done | Respond):
             result = word.result if isinstance(word, Done) else word.text
             return _finished(turn, row, "succeeded", replace(record, result=result))
@@ -145,13 +145,28 @@ def _plan(
     )
 
 
+def _on_doubt(turn: Turn, row: JournalRow) -> Literal["tell", "ask"]:
+    """Return whom to turn to about this attempt, whatever the policy is by now: whoever gave a word on it is heard.
+
+    A word is on one attempt. Were "it was not done" taken for the attempt after it as well, a crash in the midst of that one would
+    let it run once more. A person is asked once a call; the model is told of a second doubt.
+    """
+    if any(_doubt_key(row, attempt) in turn.resolutions for attempt in range(row.attempt)):
+        return "tell"
+    return "ask" if _doubt_key(row, row.attempt) in turn.resolutions else turn.config.on_doubt
+
+
+def _doubt_key(row: JournalRow, attempt: int) -> str:
+    return f"{row.call_key}:{attempt}"
+
+
 def _person(turn: Turn, row: JournalRow, record: ToolCall) -> Resolution:
     """Wait for a person to say what became of a call that is in doubt."""
     if row.state != "in_doubt":
         turn.record(replace(row, state="in_doubt", error=INTERRUPTED))
     return ask(
         turn,
-        key=row.call_key,
+        key=_doubt_key(row, row.attempt),
         call_id=row.call_id,
         name=row.tool,
         args=record.args,

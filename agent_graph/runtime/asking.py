@@ -2,7 +2,8 @@
 
 The wait is LangGraph's `interrupt`, in the payload that LangChain's HumanInTheLoopMiddleware uses, so that a UI made for one shows
 the other; an embedding graph answers it with `Command(resume=...)`. `agent.resolve` writes the word down first, as a note of the
-turn, and then lets the turn go on: a crash between the two loses nothing, because the node looks for the note before it asks.
+turn, and then lets the turn go on: a crash between the two loses nothing, because the node looks for the note before it asks. An
+answer that comes with `Command` is written down too, so that both kinds leave the same trace.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from langgraph.types import interrupt
 
 from agent_graph.decisions.plain import plain
-from agent_graph.resolutions import Resolution, from_json
+from agent_graph.resolutions import Resolution, from_json, to_json
+from agent_graph.runtime.turn import RESOLUTION
 
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
@@ -21,7 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["ask", "pending_of"]
 
 
-def ask(turn: Turn, *, key: str, call_id: str, name: str, args: Mapping[str, Any], reason: str, allowed: Sequence[str]) -> Resolution:
+def ask(
+    turn: Turn,
+    *,
+    key: str,
+    call_id: str,
+    name: str,
+    args: Mapping[str, Any],
+    reason: str,
+    allowed: Sequence[str],
+    guardrail: str | None = None,
+) -> Resolution:
     """Return a person's word on `key`; without one the turn stops here and waits (GraphInterrupt).
 
     Args:
@@ -32,6 +44,7 @@ def ask(turn: Turn, *, key: str, call_id: str, name: str, args: Mapping[str, Any
         args: what a person has to see to decide.
         reason: why it waits, in plain words.
         allowed: the kinds of word that make sense ("approve", "done", ...).
+        guardrail: the rail that asks, if one does.
     """
     known = turn.resolutions.get(key)
     if known is not None:
@@ -43,10 +56,14 @@ def ask(turn: Turn, *, key: str, call_id: str, name: str, args: Mapping[str, Any
             "review_configs": [{"action_name": name, "allowed_decisions": list(allowed)}],
             "key": key,
             "call_id": call_id,
+            "guardrail": guardrail,
         }
     )
     turn.start_clock()
-    return from_json(answer)
+    word = from_json(answer)
+    turn.resolutions[key] = word
+    turn.note(RESOLUTION, {"key": key, "outcome": plain(to_json(word))}, step=0)
+    return word
 
 
 def pending_of(payload: Any) -> dict[str, Any]:
@@ -59,4 +76,5 @@ def pending_of(payload: Any) -> dict[str, Any]:
         "reason": request["description"],
         "allowed": review["allowed_decisions"],
         "key": payload["key"],
+        "guardrail": payload.get("guardrail"),
     }

@@ -273,6 +273,11 @@ class Driver:
 
     async def resolve(self, run_id: str, call_id: str, word: Resolution) -> AgentRun:
         """Write the word down, and let the turn go on once nothing is left to wait for."""
+        run = await self.settle(run_id, call_id, word)
+        return run if run.pending else await self.drive(Asked(run_id=run_id, input=None))
+
+    async def settle(self, run_id: str, call_id: str, word: Resolution) -> AgentRun:
+        """Write the word down; in the AgentRun returned, `pending` is what is still waited for."""
         agent = self._agent
         rows = await agent.storage.turns(agent.namespace, run_id)
         if not rows:
@@ -287,13 +292,19 @@ class Driver:
         said = resolutions.to_json(word)
         if said["type"] not in entry["allowed"]:
             raise ConfigError(f"outcome: {said['type']!r} makes no sense for {call_id!r}; one of {', '.join(entry['allowed'])} is due.")
+        asks = entry.get("guardrail")
+        if asks is not None and asks not in {rail.name for rail in agent.guardrails}:
+            raise ConfigError(
+                f"outcome: the guardrail {asks!r} asked about {call_id!r}, and this agent has none of that name, so nobody would "
+                "hear the answer. Resolve it with the agent that has it."
+            )
         body = make_storable({"key": entry["key"], "outcome": said}).json
         agent.storage.put(NoteRow(key=row.key, step=0, kind=RESOLUTION, body=body), fence=0)
         run.pending = [other for other in run.pending if other is not entry]
         status: Any = "waiting" if run.pending else "stopped"
         agent.storage.put(replace(row, status=status, result=to_result(run) if run.pending else None), fence=0)
         await agent.storage.durable(row.key)
-        return run if run.pending else await self.drive(Asked(run_id=run_id, input=None))
+        return run
 
     # -- turns that another graph drives --------------------------------------------------------------------------------------------
 

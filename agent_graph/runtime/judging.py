@@ -53,6 +53,7 @@ async def judged(turn: Turn, stage: str, payload: Any, *, step: int, subject: st
             args=_shown(judgement.payload),
             reason=asking.reason,
             allowed=ALLOWED[stage],
+            guardrail=asking.rail,
         )
         if isinstance(word, Reject):
             block = Block(word.reason)

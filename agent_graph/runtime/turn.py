@@ -245,7 +245,7 @@ class Turn:
 
     async def durable(self) -> None:
         """The barrier: return when everything queued so far is on disk."""
-        await self.storage.durable(self.key)
+        await self.storage.durable(self.key, fence=self.fence)
 
     def put_turn(self, status: Any, *, result: bool, delivered: bool = False) -> None:
         """Queue the turn's own row with a new status."""

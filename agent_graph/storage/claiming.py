@@ -6,9 +6,10 @@ a batch back and run them again.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from agent_graph.storage.leases import Hold, Lease, Owner, is_alive, this_proces
 from agent_graph.storage.port import Claim, Redactor, TurnKey, TurnRequest, TurnRow, thread_id_of
 from agent_graph.storage.rows import TURN_COLUMNS, input_hash, read_turn, statement, storable
 
-__all__ = ["claim", "delete", "give_back", "guard", "prune", "renew", "run_of", "stop", "unfinished"]
+__all__ = ["claim", "delete", "give_back", "guard", "over", "prune", "renew", "run_of", "stop", "unfinished"]
 
 _OUR_TABLES = ("ag_turns", "ag_leases", "ag_journal", "ag_ledger", "ag_notes", "ag_memory", "ag_memory_heads")
 _LEASE_COLUMNS = "fence, token, owner, until_monotonic, until_wall, lease_s"
@@ -49,6 +50,7 @@ def guard(connection: sqlite3.Connection, attempt: Attempt) -> None:
 
 def claim(connection: sqlite3.Connection, request: TurnRequest, hold: Hold, *, redact: Redactor | None) -> Claim:
     """Decide what `request` may do, and write the turn and the lease where it may run."""
+    request = replace(request, fingerprint=storable(request.fingerprint, redact))  # as the one that it is compared with was stored
     lease = _lease(connection, request.namespace, request.run_id)
     alive = lease is not None and _is_held(lease)
     last = _past(connection, request, alive, "ORDER BY turn DESC LIMIT 1", ())
@@ -228,23 +230,39 @@ def delete(connection: sqlite3.Connection, namespace: str, run_id: str) -> None:
     lease = _lease(connection, namespace, run_id)
     if lease is not None and _is_held(lease):
         raise RunInProgress(f"run {run_id!r} is being worked on, so it cannot be deleted. Wait for it, or stop it.", run_id=run_id)
-    for table in _OUR_TABLES:
-        connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND run_id = ?", (namespace, run_id))  # noqa: S608 - constants only
-    for table in ("checkpoints", "writes"):
-        connection.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread_id_of(namespace, run_id),))  # noqa: S608
+    with _overwriting(connection):
+        for table in _OUR_TABLES:
+            connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND run_id = ?", (namespace, run_id))  # noqa: S608 - constants only
+        for table in ("checkpoints", "writes"):
+            connection.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread_id_of(namespace, run_id),))  # noqa: S608
 
 
-def prune(connection: sqlite3.Connection, namespace: str | None, older_than: float) -> list[tuple[str, str]]:
-    """Delete the runs that ended before `older_than` (seconds since the epoch) and return their names."""
-    names = connection.execute(
-        "SELECT namespace, run_id FROM ag_turns WHERE (?1 IS NULL OR namespace = ?1) GROUP BY namespace, run_id "
-        "HAVING MAX(updated_at) < ?2 AND SUM(status IN ('running', 'waiting', 'stopped')) = 0",
-        (namespace, older_than),
-    ).fetchall()
+@contextlib.contextmanager
+def _overwriting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let what is deleted be overwritten with zeros: it is to be gone from the file's bytes too. The WAL follows when it is reset."""
+    connection.execute("PRAGMA secure_delete=ON")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA secure_delete=OFF")
+
+
+def over(connection: sqlite3.Connection, namespace: str | None, before: float) -> list[tuple[str, str]]:
+    """Return (namespace, run_id) of each run whose turns have all ended, the last of them before `before`."""
+    sql = f"SELECT namespace, run_id FROM ag_turns WHERE ?1 IS NULL OR namespace = ?1 GROUP BY namespace, run_id HAVING {_OVER}"  # noqa: S608
+    return connection.execute(sql, (namespace, before)).fetchall()
+
+
+_OVER = "MAX(updated_at) < ?2 AND SUM(status IN ('running', 'waiting', 'stopped')) = 0"
+
+
+def prune(connection: sqlite3.Connection, names: Sequence[tuple[str, str]], before: float) -> list[tuple[str, str]]:
+    """Delete those of `names` that are still over, and that nobody alive works on; return them."""
     deleted: list[tuple[str, str]] = []
-    for name in names:
-        lease = _lease(connection, *name)
-        if lease is None or not _is_held(lease):
-            delete(connection, *name)
-            deleted.append(name)
+    for namespace, run_id in names:
+        sql = f"SELECT {_OVER} FROM ag_turns WHERE namespace = ?1 AND run_id = ?3"  # noqa: S608 - constants only
+        lease = _lease(connection, namespace, run_id)
+        if connection.execute(sql, (namespace, before, run_id)).fetchone()[0] and (lease is None or not _is_held(lease)):
+            delete(connection, namespace, run_id)
+            deleted.append((namespace, run_id))
     return deleted

@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from agent_graph.decisions.fingerprints import difference
 from agent_graph.storage.port import TurnRequest, TurnRow
 
 __all__ = ["Decision", "Past", "decide"]
@@ -127,9 +128,8 @@ def _go_on(past: Past, request: TurnRequest) -> Decision:
 
 def _take_up(turn: TurnRow, request: TurnRequest) -> Decision:
     if turn.fingerprint and request.fingerprint and turn.fingerprint != request.fingerprint and not request.force:
-        reason = (
-            f"turn {turn.key.turn} was begun with other tools or another graph (fingerprint {turn.fingerprint}, now {request.fingerprint})"
-        )
+        other = difference(turn.fingerprint, request.fingerprint)
+        reason = f"turn {turn.key.turn} was begun with other tools ({other}). Resume it with force=True to go on all the same."
         return Decision(outcome="changed", turn=turn, reason=reason)
     return Decision(outcome="resume", turn=turn)
 

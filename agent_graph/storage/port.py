@@ -12,6 +12,9 @@ What must stay true
     3. A turn has at most one writer: `claim` hands out a lease with a fence; a row under an older fence is refused (LeaseLost).
     4. Nothing of it belongs to an event loop: any loop, any thread, several at once.
     5. What enters has passed the redaction hook; no registered secret is in the bytes of any file.
+    6. Integers of rows hold 64 bits. Text may be any str: what the database cannot hold (lone surrogates, say) is replaced.
+
+`agent_graph.testing.StorageContract` is all of this as tests, and docs/storage.md says how to write another storage.
 
 Keys are (namespace, run_id, turn). The agent's name is a column, by which `unfinished` chooses.
 """
@@ -78,7 +81,7 @@ class TurnRow:
     """running: its owner works on it, or died; waiting: for a person; stopped: by its caller; the rest are ends."""
     request_id: str | None = None
     fingerprint: str = ""
-    """Hash of the tools and the graph that began it; a resume compares."""
+    """What the tools were that it was begun with (`decisions/fingerprints.py`); a resume compares."""
     used_s: float = 0.0
     """Working time used so far, in seconds."""
     result: str | None = None
@@ -236,8 +239,15 @@ class Storage(ABC):
         """Queue `row` (*queued*). Raises NotDurable or LeaseLost if an earlier write of this turn failed."""
 
     @abstractmethod
-    async def durable(self, key: TurnKey) -> None:
-        """Return when everything queued so far, by anybody, is on disk. Raises NotDurable or LeaseLost for a broken turn."""
+    async def durable(self, key: TurnKey, *, fence: int | None = None) -> None:
+        """Return when everything queued so far, by anybody, is on disk.
+
+        `fence`: of the claim that asks; None: whoever writes for the run in this storage.
+
+        Raises:
+            NotDurable: it is not on disk, or an earlier write of this turn failed.
+            LeaseLost: the claim is not the run's newest any more.
+        """
 
     # -- reading (each sees all that this process has queued) ----------------------------------------------------------------
 
@@ -279,7 +289,21 @@ class Storage(ABC):
 
     @abstractmethod
     async def delete(self, namespace: str, run_id: str) -> None:
-        """Delete everything of a run. Raises RunInProgress while somebody alive works on it."""
+        """Delete everything of a run, its checkpoints and its memory too; one that is not there is no error.
+
+        Raises:
+            RunInProgress: somebody alive works on it.
+        """
+
+    @abstractmethod
+    async def prune(self, *, before: float, namespace: str | None = None) -> Sequence[tuple[str, str]]:
+        """Delete every run that is over and was last touched before `before` (seconds since the epoch).
+
+        Over: each of its turns has ended, and nobody alive works on it. `namespace` None: of all namespaces.
+
+        Returns:
+            (namespace, run_id) of each run that was deleted.
+        """
 
     @abstractmethod
     async def close(self) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import weakref
@@ -67,6 +68,9 @@ __all__ = ["SqliteStorage"]
 
 T = TypeVar("T")
 _log = logging.getLogger("agent_graph.storage")
+
+_PRUNED_AT_ONCE = 20
+"""Runs that one transaction deletes."""
 
 
 class SqliteStorage(Storage, Forkable):
@@ -267,16 +271,17 @@ class SqliteStorage(Storage, Forkable):
         self._memory.forget(namespace, run_id)
         await self._writer.durable()
 
-    async def prune(self, *, older_than: float, namespace: str | None = None) -> int:
-        """Delete every run whose newest turn has ended and was last touched before `older_than` (seconds since the epoch).
-
-        Returns how many runs were deleted.
-        """
-        names = await self._writer.run(lambda connection: claiming.prune(connection, namespace, older_than))
-        for name in names:
+    async def prune(self, *, before: float, namespace: str | None = None) -> Sequence[tuple[str, str]]:
+        """Delete every run that is over and was last touched before `before` (seconds since the epoch); see the port."""
+        candidates = await self._readers.read(lambda connection: claiming.over(connection, namespace, before))
+        deleted: list[tuple[str, str]] = []
+        for begin in range(0, len(candidates), _PRUNED_AT_ONCE):  # whoever else writes need not wait for all of it
+            chunk = candidates[begin : begin + _PRUNED_AT_ONCE]
+            deleted += await self._writer.run(functools.partial(claiming.prune, names=chunk, before=before))
+        for name in deleted:
             self._memory.forget(*name)
         await self._writer.durable()
-        return len(names)
+        return deleted
 
     async def close(self) -> None:
         """Write what is queued and close; a second call does nothing. Never hangs."""

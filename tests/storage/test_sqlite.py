@@ -203,6 +203,16 @@ async def test_force_adopts_the_new_fingerprint(storage: SqliteStorage, begin: A
     assert (await storage.claim(rows.request(None, fingerprint="g", force=True), me)).turn.fingerprint == "g"
 
 
+async def test_a_secret_in_a_tools_name_makes_no_resume_fail(make: Any, begin: Any, rows: Any) -> None:
+    """What was stored of the tools is redacted, and so is what it is compared with."""
+    storage = make(redact=lambda text: text.replace("walrus", "***"))
+    claim = await begin(storage, fingerprint='{"walrus":["0","once"]}')
+    await storage.release(claim.turn.key, fence=claim.fence)
+    again = await storage.claim(rows.request(fingerprint='{"walrus":["0","once"]}'), asyncio.current_task())
+    assert again.outcome == "resume"
+    assert "walrus" not in again.turn.fingerprint
+
+
 @pytest.mark.parametrize("again", range(5))
 async def test_of_many_contenders_one_runs(make: Any, rows: Any, again: int) -> None:
     """Stock LangGraph lets two callers run one thread at once: both succeed, and every tool is called twice."""
@@ -522,7 +532,7 @@ async def test_prune_deletes_runs_that_ended_long_ago(storage: SqliteStorage, be
         turn("open", 1, "running", 10), turn("asks", 1, "waiting", 10), turn("new", 1, "complete", 99),
     ):  # fmt: skip
         storage.put(row, fence=0)
-    assert await storage.prune(older_than=50) == 1
+    assert await storage.prune(before=50) == [("default", "old")]
     assert {row.key.run_id for row in await storage.runs()} == {"revived", "open", "asks", "new"}
 
 

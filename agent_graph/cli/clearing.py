@@ -1,0 +1,48 @@
+"""`delete` and `prune`: what takes runs out of the storage. No model is chosen, no storage made where none is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from agent_graph.cli import words
+from agent_graph.cli.looking import NAMESPACE, opened
+from agent_graph.config import cutoff, validate_run_id
+from agent_graph.errors import RunNotFound
+
+__all__ = ["delete", "prune"]
+
+
+def delete(arguments: Namespace) -> int:
+    """Delete everything of one run."""
+    run_id = validate_run_id(arguments.run_id)
+    asyncio.run(_delete(arguments.storage, run_id))
+    print(json.dumps({"deleted": [run_id]}, ensure_ascii=False) if arguments.json else f"deleted {words.printable(run_id)}")
+    return 0
+
+
+async def _delete(path: str | None, run_id: str) -> None:
+    async with opened(path) as storage:
+        if storage is None or not await storage.turns(NAMESPACE, run_id):
+            raise RunNotFound(f"No run {run_id!r} is in the storage. `agent-graph runs` lists those that are.", run_id=run_id)
+        await storage.delete(NAMESPACE, run_id)
+
+
+def prune(arguments: Namespace) -> int:
+    """Delete the runs that are over and were last touched before `--older-than`."""
+    deleted = asyncio.run(_prune(arguments.storage, arguments.older_than))
+    if arguments.json:
+        print(json.dumps({"deleted": deleted}, ensure_ascii=False))
+    else:
+        print("\n".join([f"deleted {words.counted(len(deleted), 'run')}", *(f"  {words.one_line(run_id, 100)}" for run_id in deleted)]))
+    return 0
+
+
+async def _prune(path: str | None, older_than: timedelta | datetime) -> Sequence[str]:
+    before = cutoff(older_than, time.time())
+    async with opened(path) as storage:
+        return [] if storage is None else [run_id for _, run_id in await storage.prune(before=before, namespace=NAMESPACE)]
