@@ -53,7 +53,7 @@ def models(
     """Return the models for `llm` and `fallbacks`. Raises ConfigError for what is no model, and for a missing price."""
     book = PriceBook(prices)
     candidates, line = [], ""
-    for model in (llm, *fallbacks):
+    for model in map(_bare, (llm, *fallbacks)):
         if _is_backend(model):
             candidates.append(_backend_candidate(model, tools))
             line = line or f"model: {type(model).__name__} because it was handed in"
@@ -66,6 +66,13 @@ def models(
         _insist_on_price(candidate, choice, book, config)
         candidates.append(candidate)
     return Models(candidates=tuple(candidates), prices=book, config=config, line=line)
+
+
+def _bare(model: Any) -> Any:
+    """Return what `as_llm_backend` wrapped: a LangChain model is asked as one, its price known before the call."""
+    from agent_graph_adapters.langchain.chat_model import ModelBackend
+
+    return model.model if type(model) is ModelBackend else model
 
 
 def _is_backend(model: Any) -> bool:

@@ -1,8 +1,10 @@
 """The promise: whatever goes from one side to the other comes back as it was, also through JSON and another process."""
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, get_args, get_type_hints
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import (
@@ -14,6 +16,7 @@ from langchain_core.messages import (
     SystemMessage,
     ToolMessage,
 )
+from langchain_core.messages.content import ContentBlock
 
 from agent_graph.messages import Conversion
 from agent_graph.testing.strategies import conversations, json_values, messages, texts, usages
@@ -24,7 +27,27 @@ ids = st.none() | st.text("abc123_-", min_size=1, max_size=12).map(lambda text: 
 names = st.none() | texts(max_size=8)
 call_ids = st.text("abc123_", min_size=1, max_size=8)
 
+STANDARD_BLOCKS: tuple[dict[str, Any], ...] = (
+    {"type": "text", "text": "hi", "annotations": [{"type": "citation", "url": "https://example.org", "cited_text": "hi"}], "index": 0},
+    {"type": "reasoning", "reasoning": "so ...", "extras": {"signature": "c2ln"}},
+    {"type": "tool_call", "id": "c1", "name": "search", "args": {"q": "x"}},
+    {"type": "tool_call_chunk", "id": "c1", "name": "search", "args": '{"q"', "index": 0},
+    {"type": "invalid_tool_call", "id": "c1", "name": "search", "args": "{", "error": "cut"},
+    {"type": "server_tool_call", "id": "s1", "name": "web_search", "args": {"q": "x"}},
+    {"type": "server_tool_call_chunk", "id": "s1", "name": "web_search", "args": "{", "index": 1},
+    {"type": "server_tool_result", "id": "s2", "tool_call_id": "s1", "status": "success", "output": [{"title": "x"}]},
+    {"type": "image", "base64": "iVBOR", "mime_type": "image/png", "id": "i1"},
+    {"type": "image", "url": "https://example.org/a.png"},
+    {"type": "audio", "base64": "UklGR", "mime_type": "audio/wav"},
+    {"type": "video", "file_id": "file-1", "mime_type": "video/mp4"},
+    {"type": "file", "url": "https://example.org/a.pdf", "mime_type": "application/pdf"},
+    {"type": "text-plain", "text": "a document", "mime_type": "text/plain", "title": "T"},
+    {"type": "non_standard", "value": {"type": "thinking", "thinking": "hm"}},
+)
+"""One at least of every type of block that LangChain knows (see `test_every_type_of_block_is_among_them`)."""
+
 blocks = st.one_of(
+    st.sampled_from(STANDARD_BLOCKS),
     texts(max_size=20),
     st.builds(lambda text: {"type": "text", "text": text}, texts(max_size=20)),
     st.builds(lambda text: {"type": "text", "text": text, "annotations": [{"type": "citation"}]}, texts(max_size=20)),
@@ -106,6 +129,27 @@ spec_messages = st.builds(Message, st.sampled_from(MessageRole), texts(), layout
 
 def through_json(message: Message) -> Message:
     return Message(message.role, message.content, json.loads(json.dumps(message.metadata, allow_nan=False)))
+
+
+def _kinds(union: Any) -> Iterator[str]:
+    for member in get_args(union):
+        if isinstance(member, type):
+            yield from get_args(get_type_hints(member)["type"])
+        else:
+            yield from _kinds(member)
+
+
+def test_every_type_of_block_is_among_them() -> None:
+    """A type that a later LangChain adds fails here until the property below has it."""
+    assert {block["type"] for block in STANDARD_BLOCKS} == set(_kinds(ContentBlock))
+
+
+@pytest.mark.parametrize("kind", [HumanMessage, AIMessage, SystemMessage])
+def test_all_of_them_in_one_message(kind: type[BaseMessage]) -> None:
+    message = kind(content=[*STANDARD_BLOCKS])
+    [spec] = Conversion().to_spec([message])
+    [back] = Conversion().to_langchain([Message(spec.role, spec.content, json.loads(json.dumps(spec.metadata)))])
+    assert back == message
 
 
 @given(langchain_messages)

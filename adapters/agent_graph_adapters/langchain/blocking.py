@@ -15,6 +15,8 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
+from agent_graph.runtime.sync import run_sync
+
 __all__ = ["in_thread", "run_alone"]
 
 T = TypeVar("T")
@@ -54,10 +56,14 @@ def _error(future: asyncio.Future[T], error: BaseException, cause: BaseException
 
 
 def run_alone(coroutine: Coroutine[Any, Any, T], *, instead: str) -> T:
-    """Return the coroutine's result, from an event loop made for it. RuntimeError where a loop is running: await `instead` there."""
+    """Return the coroutine's result, run on the process's own loop. RuntimeError where a loop is running: await `instead` there.
+
+    The same loop each time, because a client belongs to the loop that first used it: with a loop for each call, the second call
+    would find its connections on a closed one.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(coroutine)
+        return run_sync(coroutine)
     coroutine.close()
     raise RuntimeError(f"An event loop is running here and must not be blocked: await {instead}() instead.")

@@ -7,13 +7,14 @@ usage and model name. Three things hold:
 - What the backend did not say stays unknown: no usage is None, never zero.
 - An error of the backend reaches the caller as it was raised; a reply that is no Message is a ContractError.
 
-A backend that has a method `stream` (see `SupportsStream`) is streamed wherever LangChain streams.
+A backend that has a method `stream` (see `SupportsStream`) is streamed wherever LangChain streams; the reply of any other comes
+as one chunk.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -36,8 +37,13 @@ from agent_graph.messages import Conversion, current_conversion, to_ai_message
 from agent_graph.ports import LLMBackend
 from agent_graph.types import Message, MessageRole
 from agent_graph_adapters.langchain.blocking import run_alone
+from agent_graph_adapters.models import per_loop
 
 __all__ = ["BackendChatModel", "ModelBackend", "SupportsStream", "as_chat_model", "as_llm_backend"]
+
+
+_FOR_TRACES = ("ls_structured_output_format",)
+"""Options that LangChain itself takes out of a call, for its traces."""
 
 
 @runtime_checkable
@@ -97,11 +103,12 @@ class BackendChatModel(BaseChatModel):
         tool_choice: Any = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Return this model with `tools` bound: dicts as they are, LangChain tools described in OpenAI's form.
+        """Return this model with `tools` bound: our dicts as they are, everything else described in OpenAI's form.
 
         A backend of the specification takes neither `tool_choice` nor other options: they are left out.
         """
-        return self.bind(tools=[tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in tools])
+        described = [tool if _is_described(tool) else convert_to_openai_tool(tool) for tool in tools]
+        return self.bind(tools=described, **{key: value for key, value in kwargs.items() if key in _FOR_TRACES})
 
     def get_num_tokens(self, text: str) -> int:
         """Return the backend's own count of one user message with this text."""
@@ -143,6 +150,36 @@ class BackendChatModel(BaseChatModel):
         _cut(message, stop)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        chunks = aiter(self._astream(messages, stop, **kwargs))
+        while True:
+            try:
+                chunk = run_alone(_next(chunks), instead="astream")
+            except StopAsyncIteration:
+                return
+            if run_manager is not None:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        result = await self._agenerate(messages, stop, **kwargs)
+        chunk = _as_chunk(cast("AIMessage", result.generations[0].message))
+        if run_manager is not None:
+            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+        yield chunk
+
     def _model_name(self) -> str:
         named = (getattr(self.backend, attribute, None) for attribute in ("model", "model_name"))
         return next((name for name in named if isinstance(name, str) and name), type(self.backend).__name__)
@@ -156,7 +193,7 @@ class BackendChatModel(BaseChatModel):
 
 
 class StreamingBackendChatModel(BackendChatModel):
-    """An `LLMBackend` that can stream. (A class of its own, because LangChain tells by the class whether a model streams.)"""
+    """An `LLMBackend` that can stream."""
 
     async def _astream(
         self,
@@ -169,8 +206,8 @@ class StreamingBackendChatModel(BackendChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         if stop:  # where to stop is known only once the text is whole
-            result = await self._agenerate(messages, stop, tools=tools, step=step)
-            yield _as_chunk(cast("AIMessage", result.generations[0].message), rest=result.generations[0].text)
+            async for chunk in super()._astream(messages, stop, run_manager, tools=tools, step=step):
+                yield chunk
             return
         shown, answer = "", None
         async with aclosing(_pieces(self.backend, _conversion().to_spec(messages), list(tools))) as pieces:
@@ -179,7 +216,10 @@ class StreamingBackendChatModel(BackendChatModel):
                     answer = piece
                     break
                 shown += piece
-                yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+                chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece))
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(piece, chunk=chunk)
+                yield chunk
         answer = Message(MessageRole.ASSISTANT, shown) if answer is None else answer
         message = to_ai_message(answer, _read(answer, tools, step))
         yield _as_chunk(message, rest=_rest(str(message.text), shown, self.backend))
@@ -195,6 +235,15 @@ async def _pieces(backend: Any, messages: list[Message], tools: list[dict[str, A
         close = getattr(stream, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _next(chunks: AsyncIterator[ChatGenerationChunk]) -> ChatGenerationChunk:
+    return await anext(chunks)
+
+
+def _is_described(tool: object) -> bool:
+    """Return whether `tool` is a description that an `LLMBackend` can read; a bare JSON Schema, as for structured output, is none."""
+    return isinstance(tool, dict) and ("name" in tool or "function" in tool)
 
 
 def _rest(whole: str, shown: str, backend: object) -> str:
@@ -219,8 +268,8 @@ def _cut(message: AIMessage, stop: Sequence[str] | None) -> None:
         message.content = text[: min((found for word in stop if (found := text.find(word)) >= 0), default=len(text))]
 
 
-def _as_chunk(message: AIMessage, *, rest: str) -> ChatGenerationChunk:
-    """Return the stream's last chunk: the text that is left, and everything else.
+def _as_chunk(message: AIMessage, *, rest: str | None = None) -> ChatGenerationChunk:
+    """Return the stream's last chunk: the text that is left (None: the content is whole), and everything else.
 
     LangChain reads the arguments of a streamed call leniently; those of a malformed one are a JSON text, which it
     cannot repair into an object.
@@ -230,7 +279,7 @@ def _as_chunk(message: AIMessage, *, rest: str) -> ChatGenerationChunk:
     for index, call in enumerate(calls):
         call["index"] = index
     whole = AIMessageChunk(
-        content=rest,
+        content=message.content if rest is None else rest,
         id=message.id,
         additional_kwargs=message.additional_kwargs,
         response_metadata=message.response_metadata,
@@ -246,7 +295,8 @@ class ModelBackend(LLMBackend):
 
     def __init__(self, model: BaseChatModel) -> None:
         self.model = model
-        self._bound: tuple[list[dict[str, Any]], Runnable[LanguageModelInput, AIMessage]] = ([], model)
+        self._clients = per_loop(model)
+        self._bound: tuple[list[dict[str, Any]], BaseChatModel | None, Runnable[LanguageModelInput, AIMessage]] = ([], None, model)
 
     async def complete(self, messages: list[Message], tools: list[dict[str, Any]]) -> Message:
         """Return the model's reply. ConfigError if there are tools and the model takes none."""
@@ -254,24 +304,30 @@ class ModelBackend(LLMBackend):
         reply = await self._with_tools(tools).ainvoke(conversion.to_langchain(messages))
         return conversion.to_spec([reply])[0]
 
+    async def aclose(self) -> None:
+        """Close the clients of every loop that runs; those of a loop that ended are closed."""
+        await self._clients.aclose()
+
     def count_tokens(self, messages: list[Message]) -> int:
         """Return an estimate that is rounded up: a model's own counter may need a download."""
         return estimate_messages(messages)
 
     def _with_tools(self, tools: list[dict[str, Any]]) -> Runnable[LanguageModelInput, AIMessage]:
-        known, bound = self._bound
-        if len(known) != len(tools) or any(ours is not theirs for ours, theirs in zip(known, tools, strict=True)):
-            bound = self._bind(tools)
-            self._bound = (list(tools), bound)
+        client = self._clients.current()
+        known, of, bound = self._bound
+        if of is not client or len(known) != len(tools) or any(ours is not theirs for ours, theirs in zip(known, tools, strict=True)):
+            bound = _bound(client, tools)
+            self._bound = (list(tools), client, bound)
         return bound
 
-    def _bind(self, tools: list[dict[str, Any]]) -> Runnable[LanguageModelInput, AIMessage]:
-        if not tools:
-            return self.model
-        try:
-            return self.model.bind_tools([_openai_form(spec) for spec in read_tools(tools)])
-        except NotImplementedError:
-            raise ConfigError(f"llm: {type(self.model).__name__} takes no tools (it has no bind_tools).") from None
+
+def _bound(model: BaseChatModel, tools: list[dict[str, Any]]) -> Runnable[LanguageModelInput, AIMessage]:
+    if not tools:
+        return model
+    try:
+        return model.bind_tools([_openai_form(spec) for spec in read_tools(tools)])
+    except NotImplementedError:
+        raise ConfigError(f"llm: {type(model).__name__} takes no tools (it has no bind_tools).") from None
 
 
 def _openai_form(spec: ToolSpec) -> dict[str, Any]:

@@ -76,11 +76,13 @@ def test_a_tool_that_hangs_does_not_keep_the_program_from_ending() -> None:
     assert (done.stdout, done.stderr) == ("timed out\n", "")
 
 
-def test_alone_it_makes_a_loop_of_its_own() -> None:
-    async def answer() -> int:
-        return 42
+def test_alone_it_runs_on_one_loop_each_time() -> None:
+    """A client that was used in one call is used again in the next."""
 
-    assert run_alone(answer(), instead="answer") == 42
+    async def loop() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    assert run_alone(loop(), instead="loop") is run_alone(loop(), instead="loop")
 
 
 async def test_inside_a_loop_it_refuses() -> None:

@@ -13,10 +13,11 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
 from pydantic import Field
 
+from agent_graph import create_production_agent
 from agent_graph.decisions.tokens import estimate_messages
 from agent_graph.errors import ConfigError, ContractError
 from agent_graph.messages import Conversion, current_conversion
-from agent_graph.testing.scripted import ScriptedLLM
+from agent_graph.testing import ScriptedChatModel, ScriptedLLM, call
 from agent_graph.types import Message, MessageRole
 from agent_graph_adapters.langchain.chat_model import as_chat_model, as_llm_backend
 
@@ -369,3 +370,45 @@ async def test_one_model_serves_many_tasks_at_once() -> None:
     replies = await asyncio.gather(*(model.ainvoke(f"question {number}") for number in range(50)))
 
     assert [reply.content for reply in replies] == [f"QUESTION {number}" for number in range(50)]
+
+
+async def test_an_agent_asks_a_wrapped_langchain_model_as_one() -> None:
+    """Its price is known before the call, and it can be given an output cap; as a mere backend it would tell its cost afterwards."""
+    model = ScriptedChatModel(["hi"], model_name="gpt-4o-mini", usage=(1_000_000, 0))
+    agent = create_production_agent(as_llm_backend(model), prices={"gpt-4o-mini": {"input": 1, "output": 1}})
+    run = await agent.run("q")
+    assert run.total_cost_usd == 1.0
+    assert model.requests[0][1]["max_tokens"] > 0
+
+
+def test_a_client_is_used_again_by_the_next_synchronous_call() -> None:
+    """A connection belongs to its event loop; with a loop for each call the second found it on a closed one."""
+    loops = []
+
+    class Backend(ScriptedLLM):
+        async def complete(self, messages: Any, tools: Any) -> Message:
+            loops.append(asyncio.get_running_loop())
+            return await super().complete(messages, tools)
+
+    model = as_chat_model(Backend(["a", "b"]))
+    assert [model.invoke("q").text, model.invoke("q").text] == ["a", "b"]
+    assert loops[0] is loops[1]
+    assert not loops[0].is_closed()
+
+
+@pytest.mark.parametrize("sync", [True, False])
+async def test_a_backend_that_does_not_stream_gives_its_reply_as_one_chunk(sync: bool) -> None:
+    model = as_chat_model(ScriptedLLM([call("weather", city="Paris")]))
+    chunks = await asyncio.to_thread(lambda: list(model.stream("q"))) if sync else [chunk async for chunk in model.astream("q")]
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole = whole + chunk
+    assert isinstance(whole, AIMessageChunk)
+    assert [made["args"] for made in whole.tool_calls] == [{"city": "Paris"}]
+
+
+def test_a_bare_schema_is_bound_as_a_tool() -> None:
+    """As `with_structured_output` binds it."""
+    schema = {"title": "Joke", "description": "A joke.", "type": "object", "properties": {"setup": {"type": "string"}}}
+    bound: Any = as_chat_model(ScriptedLLM([])).bind_tools([schema])
+    assert bound.kwargs["tools"][0]["function"]["name"] == "Joke"
