@@ -99,7 +99,8 @@ def _candidate(choice: Choice, specs: Sequence[ToolSpec]) -> Candidate:
     from agent_graph_adapters.models import per_loop
 
     source = per_loop(choice)
-    profile = getattr(choice.model or source.current(), "profile", None) or {}
+    model = choice.model or source.current()
+    profile = getattr(model, "profile", None) or {}
     return Candidate(
         source=source.current,
         close=source.aclose,
@@ -110,6 +111,7 @@ def _candidate(choice: Choice, specs: Sequence[ToolSpec]) -> Candidate:
         max_output_tokens=profile.get("max_output_tokens"),
         window=profile.get("max_input_tokens"),
         reasoning=bool(profile.get("reasoning_output")),
+        tells_end=any(ancestor.__name__ == "BaseChatOpenAI" for ancestor in type(model).__mro__),
         cap_parameter=CAP_PARAMETERS.get(choice.provider or "", "max_tokens"),
     )
 

@@ -84,6 +84,8 @@ CLASS_KINDS: dict[str, tuple[str, bool]] = {
     "Timeout": ("timeout", True),
     "URLError": ("connection", True),
     "gaierror": ("connection", True),
+    # pydantic, in a client that cannot make a message of what came.
+    "ValidationError": ("unreadable", True),
     # Python.
     "JSONDecodeError": ("unreadable", True),
     "TimeoutError": ("timeout", True),

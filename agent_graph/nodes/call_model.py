@@ -23,7 +23,7 @@ from agent_graph.nodes import outcome
 from agent_graph.runtime.compressing import window_of
 from agent_graph.runtime.governor import ModelOverflow
 from agent_graph.runtime.judging import rails_at
-from agent_graph.runtime.transcript import text_of
+from agent_graph.runtime.transcript import text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def _step(turn: Turn, state: RunState) -> Command[Next]:
     except ModelOverflow as error:
         return _compress_once(turn, state, plan.input_tokens, error)
     turn.agent.learn(turn, turn.conversion.to_spec(asked))
-    return await _after(turn, state, _with_ids(reply, state["step"] + 1), text)
+    return await _after(turn, state, with_ids(reply, state["step"] + 1), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,18 +135,6 @@ def _compress_once(turn: Turn, state: RunState, input_tokens: int, error: ModelO
         return Command(update={"outcome": outcome.ended("failed", str(error), "error")}, goto="finish")
     turn.learned_window = max(1, int(input_tokens * 0.8))
     return Command(goto="compress")
-
-
-def _with_ids(reply: AIMessage, step: int) -> AIMessage:
-    """Give every tool call an id of its own: a provider may leave it out, and a repeated one could not be answered."""
-    seen: set[str] = set()
-    for index, call in enumerate([*reply.tool_calls, *reply.invalid_tool_calls]):
-        if not call["id"]:
-            call["id"] = f"call_{step}_{index}"
-        elif call["id"] in seen:
-            call["id"] = f"{call['id']}_{index}"
-        seen.add(str(call["id"]))
-    return reply
 
 
 async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay) -> Command[Next]:

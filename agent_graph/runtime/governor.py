@@ -18,7 +18,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,6 +84,8 @@ class Candidate:
     """Whether it thinks inside its output."""
     cap_parameter: str = "max_tokens"
     """What its client calls the output cap."""
+    tells_end: bool = False
+    """Whether a stream of its says why it ended (OpenAI's protocol does), so that one that does not was cut off."""
 
     @property
     def breaker_key(self) -> tuple[str, str]:
@@ -267,6 +269,11 @@ def usage_of(reply: AIMessage) -> Usage | None:
     return usage or told
 
 
+def _has_end(about: Mapping[str, Any]) -> bool:
+    """Return whether a streamed reply came to its end: a finish reason in chat completions, a status in responses."""
+    return bool(about.get("finish_reason")) or about.get("status") in ("completed", "incomplete")
+
+
 def _never_left(error: BaseException | None) -> bool:
     """Return whether the request cannot have reached the provider: there was no connection."""
     while error is not None:
@@ -414,15 +421,16 @@ class _ModelCall:
         return await self._streamed(runnable, candidate, options)
 
     async def _streamed(self, runnable: Any, candidate: Candidate, options: dict[str, Any]) -> AIMessage:
-        whole: Any = None
         assert self.on_text is not None
+        chunks: list[Any] = []
         async for chunk in runnable.astream(list(self.messages), **options):
-            whole = chunk if whole is None else whole + chunk
+            chunks.append(chunk)
             if chunk.text:
                 self.on_text(chunk.text)
-        if whole is None:
+        if not chunks:
             raise LLMError(f"{candidate.name}: the stream ended before it began.")
+        whole = chunks[0] + chunks[1:] if len(chunks) > 1 else chunks[0]  # at once: adding one by one is quadratic
         reply = message_chunk_to_message(whole)
-        if candidate.base_url is not None and not reply.response_metadata.get("finish_reason"):
+        if candidate.tells_end and not _has_end(reply.response_metadata):
             raise LLMError(f"{candidate.name}: the stream ended without a finish_reason: it was cut off.")
         return reply  # type: ignore[return-value]  # a chunk of an AIMessage becomes an AIMessage

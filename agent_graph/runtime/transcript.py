@@ -8,9 +8,11 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from agent_graph.decisions import pairing
 
-__all__ = ["last_reply", "repaired", "text_of"]
+__all__ = ["last_reply", "repaired", "text_of", "with_ids"]
 
 CANCELLED = "This call was cancelled: it has no result."
+_CALL_IDS = {"function_call": "call_id", "tool_use": "id", "tool_call": "id"}
+"""Content blocks that say a tool call once more, and where each has its id."""
 
 
 def repaired(messages: Sequence[BaseMessage], answers: dict[str, str] | None = None) -> Sequence[BaseMessage]:
@@ -46,3 +48,21 @@ def last_reply(messages: Sequence[BaseMessage]) -> AIMessage | None:
 def text_of(message: BaseMessage) -> str:
     """Return the readable text of a message, without thinking or tool blocks."""
     return message.text
+
+
+def with_ids(reply: AIMessage, step: int) -> AIMessage:
+    """Give every tool call of `reply` an id of its own, and return it: a provider may leave ids out, and a repeated one could not be
+    answered. Content blocks that repeat a call (OpenAI's responses, Anthropic) get the same id."""
+    given: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for index, call in enumerate([*reply.tool_calls, *reply.invalid_tool_calls]):
+        told = call["id"] or ""
+        own = f"{told}_{index}" if told in seen else told or f"call_{step}_{index}"
+        call["id"] = own
+        seen.add(own)
+        given.setdefault(told, []).append(own)
+    for block in reply.content if isinstance(reply.content, list) else ():
+        key = _CALL_IDS.get(str(block.get("type"))) if isinstance(block, dict) else None
+        if isinstance(block, dict) and key is not None and given.get(block.get(key) or ""):
+            block[key] = given[block.get(key) or ""].pop(0)
+    return reply

@@ -16,6 +16,7 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
 
 from agent_graph.decisions.retry import FIRST_BACKOFF_S, Breaker, Failure, RetryBudget, classify, next_delay
 from agent_graph.errors import ConfigError, ContractError, LLMError, NotDurable
@@ -55,6 +56,13 @@ class Unreadable(Exception):
     @property
     def status_code(self) -> int:
         raise RuntimeError("no response yet")
+
+
+def unreadable_reply() -> Exception:
+    """As langchain-openai raises it where the arguments of a tool call are a list."""
+    with pytest.raises(ValueError, match="tool_calls") as raised:
+        AIMessage("", tool_calls=[{"name": "weather", "args": ["Paris"], "id": "c"}])
+    return raised.value
 
 
 class NewModelError(lc.ModelError):
@@ -101,6 +109,7 @@ LANGCHAIN = [
     (urllib.error.URLError("refused"), "connection", True),
     (urllib.error.HTTPError("http://127.0.0.1", 404, "gone", http.client.HTTPMessage(), None), "not_found", False),
     (json.JSONDecodeError("cut", "{", 1), "unreadable", True),
+    (unreadable_reply(), "unreadable", True),
     (asyncio.TimeoutError(), "timeout", True),  # noqa: UP041  (the name under which users meet it)
     (ConnectionResetError(), "connection", True),
     (socket.gaierror(), "connection", True),

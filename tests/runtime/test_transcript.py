@@ -1,0 +1,41 @@
+"""Every tool call has an id of its own, wherever the reply says it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage
+
+from agent_graph.runtime.transcript import with_ids
+
+
+def call(id_: str | None) -> dict[str, Any]:
+    return {"name": "weather", "args": {}, "id": id_, "type": "tool_call"}
+
+
+def ids(*told: str | None, wrong: tuple[str | None, ...] = ()) -> list[str | None]:
+    invalid = [{"name": "weather", "args": "{", "id": id_, "error": None, "type": "invalid_tool_call"} for id_ in wrong]
+    reply = with_ids(AIMessage("", tool_calls=[call(id_) for id_ in told], invalid_tool_calls=invalid), 3)
+    return [one["id"] for one in [*reply.tool_calls, *reply.invalid_tool_calls]]
+
+
+def test_ids_are_kept_where_they_can_be() -> None:
+    assert ids("a", "b", wrong=("c",)) == ["a", "b", "c"]
+    assert ids("a", "a", "a_1", "a") == ["a", "a_1", "a_1_2", "a_3"]
+    assert ids(None, "a", "", wrong=("a", None)) == ["call_3_0", "a", "call_3_2", "a_3", "call_3_4"]
+
+
+@pytest.mark.parametrize(("kind", "key"), [("function_call", "call_id"), ("tool_use", "id"), ("tool_call", "id")])
+def test_a_block_that_repeats_a_call_gets_its_id(kind: str, key: str) -> None:
+    """OpenAI's responses carry each call as a block too; with its old id there, the next request was refused with 400."""
+    blocks: list[Any] = [
+        "text",
+        {"type": "text", "text": "x"},
+        {"type": kind, key: "a"},
+        {"type": kind, key: "a"},
+        {"type": kind, key: "other"},
+    ]
+    reply = with_ids(AIMessage(blocks, tool_calls=[call("a"), call("a")]), 3)
+    assert [block[key] for block in reply.content if isinstance(block, dict) and block["type"] == kind] == ["a", "a_1", "other"]
+    assert [one["id"] for one in reply.tool_calls] == ["a", "a_1"]
