@@ -25,13 +25,22 @@ OVER = frozenset({"succeeded", "failed", "rejected", "cancelled"})
 
 
 class Totals:
-    """Sums over a turn's ledger: settled and uncertain, in tokens and nano-USD."""
+    """Sums over a turn's ledger: settled and uncertain, in tokens and nano-USD.
 
-    __slots__ = ("cost_nusd", "dearest_nusd", "largest_tokens", "steps", "tokens", "uncertain_nusd", "uncertain_tokens")
+    A reply that was paid for and lost (a crash before its checkpoint) is asked for again under the same step: two bills, one step.
+    """
+
+    __slots__ = ("_used", "cost_nusd", "dearest_nusd", "largest_tokens", "tokens", "uncertain_nusd", "uncertain_tokens")
 
     def __init__(self) -> None:
-        self.steps = self.tokens = self.cost_nusd = self.uncertain_tokens = self.uncertain_nusd = 0
+        self.tokens = self.cost_nusd = self.uncertain_tokens = self.uncertain_nusd = 0
         self.dearest_nusd = self.largest_tokens = 0
+        self._used: set[int] = set()
+
+    @property
+    def steps(self) -> int:
+        """Steps that have a reply."""
+        return len(self._used)
 
     def add(self, row: LedgerRow) -> None:
         """Count `row`."""
@@ -41,7 +50,8 @@ class Totals:
             return
         self.tokens += row.tokens
         self.cost_nusd += row.cost_nusd
-        self.steps += row.used
+        if row.used:
+            self._used.add(row.step)
         self.dearest_nusd = max(self.dearest_nusd, row.cost_nusd)
         self.largest_tokens = max(self.largest_tokens, row.tokens)
 
