@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from agent_graph.testing.chat_model import ScriptedChatModel
     from agent_graph.testing.clock import FakeClock
     from agent_graph.testing.contracts import LLMContract, MemoryContract, ObservabilityContract, ToolContract
+    from agent_graph.testing.crash.fuzz import crash_fuzz
+    from agent_graph.testing.crash.report import CrashFound, CrashReport
+    from agent_graph.testing.crash.world import World
     from agent_graph.testing.openai_server import Answer, OpenAIServer, Refusal, ServedRequest, Tokens, broken, refuse
     from agent_graph.testing.scripted import Request, ScriptedLLM, ScriptEnded, after, call, calls, hang
 
 __all__ = [
     "Answer",
+    "CrashFound",
+    "CrashReport",
     "DictMemory",
     "FakeClock",
     "FakeTools",
@@ -40,10 +45,12 @@ __all__ = [
     "ServedRequest",
     "Tokens",
     "ToolContract",
+    "World",
     "after",
     "broken",
     "call",
     "calls",
+    "crash_fuzz",
     "hang",
     "refuse",
 ]
@@ -54,6 +61,9 @@ _HOMES = {
     "agent_graph.testing.clock": "FakeClock",
     "agent_graph.testing.contracts": "LLMContract MemoryContract ObservabilityContract ToolContract",
     "agent_graph.testing.openai_server": "Answer OpenAIServer Refusal ServedRequest Tokens broken refuse",
+    "agent_graph.testing.crash.fuzz": "crash_fuzz",
+    "agent_graph.testing.crash.report": "CrashFound CrashReport",
+    "agent_graph.testing.crash.world": "World",
     "agent_graph.testing.scripted": "Request ScriptEnded ScriptedLLM after call calls hang",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -1,0 +1,45 @@
+"""The chat model of `World.chat_model`: a scripted one that writes its bill and then takes its time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatResult
+from pydantic import PrivateAttr
+
+from agent_graph.testing.chat_model import ScriptedChatModel
+
+__all__ = ["BilledChatModel"]
+
+
+class BilledChatModel(ScriptedChatModel):
+    """Answers with `told(messages)`, after `bill(messages)` and `latency_s` seconds."""
+
+    _bill: Callable[[list[BaseMessage]], None] = PrivateAttr()
+    _latency_s: float = PrivateAttr()
+
+    def __init__(
+        self,
+        told: Callable[[list[BaseMessage]], Any],
+        *,
+        bill: Callable[[list[BaseMessage]], None],
+        latency_s: float,
+        **fields: Any,
+    ) -> None:
+        super().__init__([told], last_forever=True, **fields)
+        self._bill, self._latency_s = bill, latency_s
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        self._bill(messages)
+        await asyncio.sleep(self._latency_s)
+        return await super()._agenerate(messages, stop, run_manager, **kwargs)

@@ -1,0 +1,118 @@
+"""crash_fuzz as a user calls it: settings that cannot be, agents that cannot be tested, and an agent that must fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent_graph import ConfigError, ProductionAgent, ToolCall
+from agent_graph.testing import CrashFound, FakeTools, ListObservability, World, call
+from agent_graph.testing.crash import crash_fuzz as from_the_package
+from agent_graph.testing.crash.fuzz import crash_fuzz
+
+TOOLS = [{"name": "pay", "idempotent": False}]
+NOTHING: dict[str, Any] = {"failpoints": False, "pairs": 0, "kills": 0}
+
+pytestmark = pytest.mark.slow
+
+
+class Tools:
+    def __init__(self, world: World, times: int = 1) -> None:
+        self._world, self._times = world, times
+
+    async def execute(self, call: ToolCall) -> ToolCall:
+        for _ in range(self._times):
+            self._world.effect()
+        call.result = "paid"
+        return call
+
+
+def agent_of(world: World, tools: Any = None, **options: Any) -> ProductionAgent:
+    model = world.llm([call("pay", invoice="A-17"), "Paid."], cost_usd=0.001)
+    return ProductionAgent(model, TOOLS, tools or Tools(world), None, ListObservability(), {}, **options)  # type: ignore[arg-type]  # no memory is the default one
+
+
+class WithoutMarks(ProductionAgent):
+    """An agent whose non-idempotent tools are taken for idempotent: the mutation that a crash test has to find."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.is_idempotent = lambda name: True
+
+
+def test_an_agent_that_keeps_its_word_passes() -> None:
+    report = crash_fuzz(agent_of, "Pay A-17.", failpoints=False, pairs=2, kills=4, seed=1)
+    assert report.ok
+    assert report.total.kills >= 5
+    assert "SIGKILL at random instants" in str(report)
+
+
+def test_several_turns_are_several_payments() -> None:
+    def make(world: World) -> ProductionAgent:
+        replies = [call("pay", invoice="A-17"), "Paid.", call("pay", invoice="A-17"), "Paid again."]
+        return ProductionAgent(world.llm(replies), TOOLS, Tools(world), None, ListObservability(), {})  # type: ignore[arg-type]  # see above
+
+    report = crash_fuzz(make, ["Pay A-17.", "Pay A-17."], seed=2, failpoints=False, pairs=0, kills=6)
+    assert report.ok
+    assert report.total.calls == 2 * report.total.runs
+
+
+def test_a_broken_agent_is_found_and_its_files_are_kept(tmp_path: Path) -> None:
+    """Taken for idempotent by mistake: the journal lets the payment run again."""
+
+    def make(world: World) -> ProductionAgent:
+        model = world.llm([call("pay", invoice="A-17"), "Paid."])
+        return WithoutMarks(model, TOOLS, Tools(world), None, ListObservability(), {})  # type: ignore[arg-type]  # see above
+
+    with pytest.raises(CrashFound, match="no non-idempotent call run twice: pay: 2 effects") as raised:
+        crash_fuzz(make, "Pay A-17.", pairs=0, kills=0, every=3, seed=1, keep=tmp_path / "kept")
+    failure = raised.value.report.failures[0]
+    assert {"runs.db", "world.jsonl", "attempt-1.log"} <= {path.name for path in Path(failure.kept).iterdir()}
+    assert Path(failure.kept).parent == tmp_path / "kept"
+
+
+def test_an_agent_that_is_wrong_without_any_crash_is_said_to_be() -> None:
+    with pytest.raises(AssertionError, match="the undisturbed run is wrong already:\nno non-idempotent call run twice: pay: 2 effects"):
+        crash_fuzz(lambda world: agent_of(world, Tools(world, times=2)), "Pay A-17.", **NOTHING)
+
+
+def test_an_agent_that_raises_without_any_crash_is_said_to() -> None:
+    def make(world: World) -> ProductionAgent:
+        raise KeyError("no such setting")
+
+    with pytest.raises(KeyError, match="no such setting"):
+        crash_fuzz(make, "Pay A-17.", **NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda world: agent_of(world, storage=":memory:"), "outside this run's folder"),
+        (lambda world: agent_of(world, storage=world.folder.parent / "shared.db"), "outside this run's folder"),
+        (lambda world: FakeTools(), "make_agent returned FakeTools; a ProductionAgent was due"),
+    ],
+)
+def test_an_agent_that_cannot_be_tested_is_refused(make: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        crash_fuzz(make, "Pay A-17.", **NOTHING)
+
+
+@pytest.mark.parametrize("wrong", [{"kills": -1}, {"kills": True}, {"kills": 1.5}, {"kills_per_run": "3"}, {"every": -1}])
+def test_a_setting_that_cannot_be_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        crash_fuzz(agent_of, "Pay A-17.", **wrong)
+
+
+def test_the_fixture_is_the_function(crash_fuzz: Any) -> None:
+    assert crash_fuzz.func is from_the_package
+    assert crash_fuzz(agent_of, "Pay A-17.", **NOTHING).total.kills == 0
+
+
+def test_the_judge_of_the_caller_is_asked(tmp_path: Path) -> None:
+    def look(evidence: Any) -> list[str]:
+        return ["the invoice is not booked"] if evidence.account.turns[0].output == "Paid." else []
+
+    with pytest.raises(CrashFound, match="your own: the invoice is not booked"):
+        crash_fuzz(agent_of, "Pay A-17.", **{**NOTHING, "pairs": 1}, look=look, keep=tmp_path)
