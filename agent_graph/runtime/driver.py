@@ -256,13 +256,22 @@ class Driver:
         failpoint("turn.before_delivered")
         turn.put_turn(_stored_status(turn.run), result=True, delivered=True)
         failpoint("turn.before_release")
-        await turn.storage.release(turn.key, fence=turn.fence)
+        try:
+            await turn.storage.release(turn.key, fence=turn.fence)
+        except asyncio.CancelledError:  # its caller went away without the result: it is handed to whoever asks next
+            with contextlib.suppress(StorageError, NotDurable, LeaseLost):
+                turn.storage.put(replace(turn.row, delivered=False), fence=0)
+            raise
 
     async def _stopped(self, turn: Turn) -> None:
-        """The caller stopped: keep the turn so that it can go on. Not to be cut short by a second cancellation."""
-        turn.refresh()
-        with contextlib.suppress(StorageError, NotDurable, LeaseLost):
-            turn.put_turn("stopped", result=False)
+        """The caller stopped: keep the turn so that it can go on; one that has ended stays so, for whoever asks for it next.
+
+        Not to be cut short by a second cancellation.
+        """
+        if turn.row.status not in OVER:
+            turn.refresh()
+            with contextlib.suppress(StorageError, NotDurable, LeaseLost):
+                turn.put_turn("stopped", result=False)
         await asyncio.shield(self._let_go(turn))
 
     async def _let_go(self, turn: Turn) -> None:
