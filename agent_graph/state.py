@@ -81,8 +81,8 @@ class RunState(TypedDict, total=False):
     run_id: str
     turn: int
     input: str
-    given: bool
-    """Whether this turn's caller gave the messages before its input, in the place of the memory."""
+    given: list[AnyMessage] | None
+    """The messages that this turn's caller gave, its input in them, until `load_memory` has put them into `messages`."""
     step: int
     """Steps used so far in this turn."""
     first: int

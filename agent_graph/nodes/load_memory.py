@@ -1,11 +1,13 @@
 """load_memory: what the turn starts from.
 
-The MemoryBackend alone decides what a new turn knows: its messages replace whatever the graph holds. Where the caller gave the
-messages (`as_runnable`), or the graph runs inside another one, they are the history instead. A resumed turn never comes here again.
+The MemoryBackend alone decides what a new turn knows: its messages replace whatever the graph holds. The default memory *is* what the
+graph holds, so there a turn only adds its input. Where the caller gave the messages (`as_runnable`), or the graph runs inside another
+one, they are the history instead. A resumed turn never comes here again.
 """
 
 from __future__ import annotations
 
+from operator import is_
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -30,11 +32,11 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
     """Load the history, append the input, and let the rails look at it."""
     agent = agent_of(config)
     turn: Turn = await agent.driver.enter(state, config)
-    messages: list[BaseMessage] = [HumanMessage(turn.run.input)]
-    end: Outcome | None = None
+    known: list[BaseMessage] = list(state.get("messages") or ())
+    messages, end = [*known, HumanMessage(turn.run.input)], None
     with turn.at_work():
         try:
-            messages = await _history(turn, state)
+            messages = await _history(turn, state, known)
             end = await _input_judged(turn, messages)
         except outcome.PASSES:
             raise
@@ -43,11 +45,11 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
     for message in messages:
         ensure_id(message)
     update: dict[str, Any] = {
-        "messages": Overwrite(messages),
+        "messages": Overwrite(messages) if turn.direct else _update(known, messages),
         "run_id": turn.key.run_id,
         "turn": turn.key.turn,
         "input": turn.run.input,
-        "given": False,
+        "given": None,
         "step": 0,
         "first": _position_of_input(messages),
         "compressed_at": -1,
@@ -60,17 +62,24 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
     return Command(update=update, goto="finish" if end else "call_model")
 
 
-async def _history(turn: Turn, state: RunState) -> list[BaseMessage]:
-    given = list(state["messages"]) if turn.direct or state.get("given") else [HumanMessage(turn.run.input)]
+async def _history(turn: Turn, state: RunState, known: list[BaseMessage]) -> list[BaseMessage]:
+    given = known if turn.direct else (state.get("given") or [HumanMessage(turn.run.input)])
     if turn.direct or len(given) > 1:
         turn.loaded = True
         return list(repaired(given))
     loaded = await turn.agent.driver.load(turn)
-    if not isinstance(loaded, list | tuple):
+    if loaded is not None and not isinstance(loaded, list | tuple):
         raise ContractError(f"MemoryBackend.load returned {type(loaded).__name__}; a list of Message was due.")
-    history = turn.conversion.to_langchain(loaded)
+    history = known if loaded is None else turn.conversion.to_langchain(loaded)
     turn.loaded = True
     return [*repaired(history), *given]
+
+
+def _update(known: list[BaseMessage], messages: list[BaseMessage]) -> Any:
+    """Return what brings the state from `known` to `messages`: what comes after, where that is all; writing the rest again would cost
+    each turn the whole conversation."""
+    goes_on = len(messages) > len(known) and all(map(is_, known, messages))
+    return messages[len(known) :] if goes_on else Overwrite(messages)
 
 
 def _position_of_input(messages: list[BaseMessage]) -> int:

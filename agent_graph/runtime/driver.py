@@ -19,7 +19,6 @@ from uuid import uuid4
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables.config import var_child_runnable_config
-from langgraph.types import Overwrite
 
 from agent_graph import resolutions
 from agent_graph.decisions.results import make_storable
@@ -221,7 +220,7 @@ class Driver:
         }
         begin: Any = {"run_id": turn.key.run_id, "turn": turn.key.turn, "input": turn.run.input}
         if asked.messages is not None:
-            begin |= {"messages": Overwrite(list(asked.messages)), "given": True}
+            begin["given"] = list(asked.messages)
         if resumed and await self._has_begun(turn, config):
             begin = None
         if asked.relay is None:
@@ -382,7 +381,7 @@ class Driver:
             await self._delivered(turn)
 
     async def load(self, turn: Turn) -> Any:
-        """Return what the memory knows of the run."""
+        """Return what the memory knows of the run; None: what the graph's state holds."""
         return await memory.load(turn, self._agent.memory)
 
 

@@ -33,13 +33,12 @@ async def history(saver: Any, thread_id: str) -> list[Entry]:
     for item in reversed(checkpoints):
         step = item.checkpoint["channel_values"].get("step", 0)
         turn = item.checkpoint["channel_values"].get("turn", turn)
-        own = {channel: value for _, channel, value in item.pending_writes or () if channel in ("step", "turn", "first", "given")}
+        own = {channel: value for _, channel, value in item.pending_writes or () if channel in ("step", "turn", "first")}
         turn, step = own.get("turn", turn), own.get("step", step)
-        if own.get("given"):  # what a caller gave is written once more by load_memory, which tells history and input apart
-            continue
         for _, channel, value in item.pending_writes or ():
             if channel == "messages":
-                fresh = [message for message in _messages(value)[_known(own, turn) :] if not message.id or message.id not in seen]
+                known = _known(own, turn) if isinstance(value, Overwrite) else 0
+                fresh = [message for message in _messages(value)[known:] if not message.id or message.id not in seen]
                 seen.update(message.id for message in fresh if message.id)
                 entries += [Entry(turn, step, spec) for spec in conversion.to_spec(fresh)]
     return entries

@@ -1,4 +1,9 @@
-"""What the turn does with the MemoryBackend: one load at its beginning, a save after each step that ran tools and at its end."""
+"""What the turn does with the MemoryBackend: one load at its beginning, a save after each step that ran tools and at its end.
+
+The default memory needs neither: the conversation is in the run's checkpoints, as the turn left it, and each step of it is there
+already. It keeps a list of its own only of what no checkpoint of ours holds: the messages of a turn that ran inside another graph, and
+of a turn that was closed before its end. Such a list is what the next turn begins with, and is forgotten when that turn has ended.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ SAVE_S = 5.0
 
 
 class StoredMemory:
-    """The default MemoryBackend: the messages of each run in the agent's own storage file."""
+    """The default MemoryBackend: a list of messages per run in the agent's own storage file, none where the checkpoints have them."""
 
     def __init__(self, storage: Callable[[], Storage], namespace: str) -> None:
         self._storage, self._namespace = storage, namespace
@@ -41,9 +46,13 @@ class StoredMemory:
 
 
 async def load(turn: Turn, memory: Any) -> Any:
-    """Return `memory.load(run_id)`, tried again as the policy says. Raises the last error, or TimeIsUp."""
+    """Return `memory.load(run_id)`, tried again as the policy says; None: what the graph's state holds.
+
+    Raises the last error, or TimeIsUp.
+    """
     failpoint("memory.before_load")
-    return await _tried(turn, lambda: memory.load(turn.key.run_id), limit_s=None)
+    loaded = await _tried(turn, lambda: memory.load(turn.key.run_id), limit_s=None)
+    return None if isinstance(memory, StoredMemory) and not loaded else loaded
 
 
 async def save(turn: Turn, memory: Any, messages: Sequence[BaseMessage], *, at_end: bool) -> None:
@@ -52,7 +61,10 @@ async def save(turn: Turn, memory: Any, messages: Sequence[BaseMessage], *, at_e
         return
     if not at_end and (turn.config.save_memory == "end" or not isinstance(messages[-1], ToolMessage)):
         return
-    spec = turn.conversion.to_spec(messages)
+    in_state = isinstance(memory, StoredMemory) and not turn.direct
+    if in_state and not at_end:
+        return
+    spec = [] if in_state else turn.conversion.to_spec(messages)
     failpoint("memory.before_save")
     try:
         await _tried(turn, lambda: memory.save(turn.key.run_id, list(spec)), limit_s=SAVE_S)

@@ -1,7 +1,7 @@
 """The floor: the same task as a loop written by hand, which leaves the same rows on the same disk.
 
 LangChain messages, `model.ainvoke`, `tool.ainvoke`, a lease, and at each point that has to be durable one barrier: the reservation
-before a model call, `started` before a tool call; reply, result, memory and checkpoint ride along. It uses this project's storage as a
+before a model call, `started` before a tool call; reply, result and checkpoint ride along. It uses this project's storage as a
 library, so what it lacks against the agent is the graph, and all judging: limits, prices, rails, validation, retries, timeouts,
 resuming.
 """
@@ -20,15 +20,12 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 
-from agent_graph import Message, MessageRole
 from agent_graph.storage.port import JournalRow, LedgerRow, TurnKey, TurnRequest
 from agent_graph.storage.sqlite import SqliteStorage
 from tests.bench import task
 from tests.bench.ways import Run, Way
 
 __all__ = ["FLOOR"]
-
-ROLES = {"human": MessageRole.USER, "ai": MessageRole.ASSISTANT, "tool": MessageRole.TOOL}
 
 
 @contextlib.asynccontextmanager
@@ -48,7 +45,6 @@ class _Loop:
     def __init__(self, storage: SqliteStorage, run_id: str) -> None:
         self.storage, self.run_id = storage, run_id
         self.messages: list[BaseMessage] = []
-        self.memory: list[Message] = []
         self.config: Any = {"configurable": {"thread_id": run_id, "checkpoint_ns": ""}}
 
     async def through(self, model: task.Model, text: str) -> str:
@@ -100,20 +96,11 @@ class _Loop:
         await self.storage.durable(self.key)
 
     async def _keep(self, step: int, message: BaseMessage) -> None:
-        """Write what a superstep writes: the checkpoint, the message that it added, and after a tool's the memory."""
+        """Write what a superstep writes: the checkpoint, and the message that it added."""
         self.messages.append(message)
-        self.memory.append(Message(ROLES[message.type], str(message.content), _metadata(message)))
-        if message.type != "ai":
-            await self.storage.save_memory("default", self.run_id, self.memory)
         saver = self.storage.checkpointer
         self.config = await saver.aput(self.config, _checkpoint(self.key, step), {"source": "loop", "step": step, "parents": {}}, {})
         await saver.aput_writes(self.config, [("messages", [message]), ("step", step)], f"task-{step}-{message.type}")
-
-
-def _metadata(message: BaseMessage) -> dict[str, Any]:
-    if isinstance(message, AIMessage):
-        return {"tool_calls": message.tool_calls, "usage": dict(message.usage_metadata or {})}
-    return {"tool_call_id": getattr(message, "tool_call_id", None)}
 
 
 def _checkpoint(key: TurnKey, step: int) -> Checkpoint:
