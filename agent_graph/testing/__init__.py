@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent_graph.testing.crash.world import World
     from agent_graph.testing.openai_server import Answer, OpenAIServer, Refusal, ServedRequest, Tokens, broken, refuse
     from agent_graph.testing.scripted import Request, ScriptedLLM, ScriptEnded, after, call, calls, hang
+    from agent_graph.testing.storage_contract import StorageContract
 
 __all__ = [
     "Answer",
@@ -43,6 +44,7 @@ __all__ = [
     "ScriptedChatModel",
     "ScriptedLLM",
     "ServedRequest",
+    "StorageContract",
     "Tokens",
     "ToolContract",
     "World",
@@ -65,6 +67,7 @@ _HOMES = {
     "agent_graph.testing.crash.report": "CrashFound CrashReport",
     "agent_graph.testing.crash.world": "World",
     "agent_graph.testing.scripted": "Request ScriptEnded ScriptedLLM after call calls hang",
+    "agent_graph.testing.storage_contract": "StorageContract",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -1,4 +1,4 @@
-"""SqliteStorage as the agent uses it: claims and leases in one file, rows out and in, housekeeping."""
+"""SqliteStorage beyond its contract (test_contract.py): its file, its threads, other processes, forks, redaction."""
 
 from __future__ import annotations
 
@@ -93,15 +93,6 @@ def test_rows_come_back_as_they_were_put_the_last_of_each_key(put: list[Any]) ->
     assert notes == [row for row in put if isinstance(row, NoteRow)]
 
 
-async def test_a_turn_row_is_rewritten_and_read(storage: SqliteStorage, begin: Any) -> None:
-    claim = await begin(storage)
-    ended = replace(claim.turn, status="complete", result='{"output": "ü"}', used_s=1.5, updated_at=7.0)
-    storage.put(ended, fence=claim.fence)
-    assert await storage.turns("default", "r") == [ended]
-    assert await storage.turns("default", "unknown") == []
-    assert await storage.turns("other", "r") == []
-
-
 async def test_texts_that_no_database_can_hold_are_made_storable(storage: SqliteStorage, begin: Any, rows: Any) -> None:
     claim = await begin(storage, text="hi \ud800")
     storage.put(rows.journal(claim.turn.key, 1, result="\udfff!"), fence=claim.fence)
@@ -111,62 +102,7 @@ async def test_texts_that_no_database_can_hold_are_made_storable(storage: Sqlite
     assert again.outcome == "conflict"  # told apart by what was said, not by what could be stored
 
 
-async def test_readers_see_what_was_queued_a_moment_ago(make: Any, begin: Any, rows: Any) -> None:
-    for storage in (make(), make(":memory:")):
-        claim = await begin(storage)
-        for number in range(50):
-            storage.put(rows.journal(claim.turn.key, number), fence=claim.fence)
-            assert len(await storage.journal(claim.turn.key)) == number + 1
-
-
-async def test_runs_are_listed_newest_first_with_their_newest_turn(storage: SqliteStorage, rows: Any) -> None:
-    for number, run in enumerate(["a", "b", "c", "a"]):
-        turn = TurnRow(key=TurnKey("default", run, number + 1), agent="x", input="", status="complete", started_at=float(number))
-        storage.put(turn, fence=0)
-    storage.put(TurnRow(key=TurnKey("other", "z", 1), agent="x", input="", status="complete", started_at=9.0), fence=0)
-    assert [(t.key.run_id, t.key.turn) for t in await storage.runs("default")] == [("a", 4), ("c", 3), ("b", 2)]
-    assert [t.key.run_id for t in await storage.runs()] == ["z", "a", "c", "b"]
-    assert [t.key.run_id for t in await storage.runs(limit=2)] == ["z", "a"]
-
-
 # -- claims ----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_run_goes_through_its_life(storage: SqliteStorage, rows: Any) -> None:
-    me = asyncio.current_task()
-    first = await storage.claim(rows.request("one"), me)
-    assert (first.outcome, first.turn.key.turn, first.turn.status) == ("new", 1, "running")
-    assert (await storage.claim(rows.request("one"), me)).outcome == "busy"
-    assert (await storage.claim(rows.request("two"), me)).outcome == "conflict"
-    storage.put(replace(first.turn, status="complete", result="{}"), fence=first.fence)
-    await storage.release(first.turn.key, fence=first.fence)
-    stored = await storage.claim(rows.request("one"), me)
-    assert (stored.outcome, stored.turn.result) == ("stored", "{}")
-    storage.put(replace(stored.turn, delivered=True), fence=0)
-    second = await storage.claim(rows.request("one"), me)
-    assert (second.outcome, second.turn.key.turn) == ("new", 2)
-    assert second.fence > first.fence
-    storage.put(replace(second.turn, status="stopped"), fence=second.fence)
-    await storage.release(second.turn.key, fence=second.fence)
-    resumed = await storage.claim(rows.request("one"), me)
-    assert (resumed.outcome, resumed.turn.key.turn, resumed.turn.status) == ("resume", 2, "running")
-    storage.put(replace(resumed.turn, status="stopped"), fence=resumed.fence)
-    await storage.release(resumed.turn.key, fence=resumed.fence)
-    third = await storage.claim(rows.request("three"), me)
-    assert (third.outcome, third.turn.key.turn, third.closed.key.turn, third.closed.status) == ("new", 3, 2, "closed")
-    assert [turn.status for turn in await storage.turns("default", "r")] == ["complete", "closed", "running"]
-
-
-async def test_a_request_id_finds_its_turn(storage: SqliteStorage, rows: Any, begin: Any) -> None:
-    claim = await begin(storage, request_id="job")
-    storage.put(replace(claim.turn, status="complete", result="{}", delivered=True), fence=claim.fence)
-    await storage.release(claim.turn.key, fence=claim.fence)
-    me = asyncio.current_task()
-    assert (await storage.claim(rows.request(request_id="job"), me)).turn.result == "{}"
-    assert (await storage.claim(rows.request("other", request_id="job"), me)).outcome == "conflict"
-    assert (await storage.claim(rows.request(request_id="job", run_id="r2"), me)).outcome == "new"
-    waited = await storage.claim(rows.request(awaited=1), me)
-    assert (waited.outcome, waited.turn.result) == ("stored", "{}")
 
 
 async def test_a_claim_that_is_refused_leaves_no_trace(storage: SqliteStorage, begin: Any, rows: Any, file: Path) -> None:
@@ -186,23 +122,6 @@ def _dump(file: Path) -> dict[str, list[Any]]:
         connection.close()
 
 
-async def test_a_reopened_turn_runs_again(storage: SqliteStorage, begin: Any, rows: Any) -> None:
-    claim = await begin(storage)
-    storage.put(replace(claim.turn, status="failed", result="{}", delivered=True), fence=claim.fence)
-    await storage.release(claim.turn.key, fence=claim.fence)
-    again = await storage.claim(rows.request(None, reopen=True), asyncio.current_task())
-    assert (again.outcome, again.turn.key.turn, again.turn.status, again.turn.delivered) == ("resume", 1, "running", False)
-
-
-async def test_force_adopts_the_new_fingerprint(storage: SqliteStorage, begin: Any, rows: Any) -> None:
-    claim = await begin(storage)
-    storage.put(replace(claim.turn, status="stopped"), fence=claim.fence)
-    await storage.release(claim.turn.key, fence=claim.fence)
-    me = asyncio.current_task()
-    assert (await storage.claim(rows.request(None, fingerprint="g"), me)).outcome == "changed"
-    assert (await storage.claim(rows.request(None, fingerprint="g", force=True), me)).turn.fingerprint == "g"
-
-
 async def test_a_secret_in_a_tools_name_makes_no_resume_fail(make: Any, begin: Any, rows: Any) -> None:
     """What was stored of the tools is redacted, and so is what it is compared with."""
     storage = make(redact=lambda text: text.replace("walrus", "***"))
@@ -211,47 +130,6 @@ async def test_a_secret_in_a_tools_name_makes_no_resume_fail(make: Any, begin: A
     again = await storage.claim(rows.request(fingerprint='{"walrus":["0","once"]}'), asyncio.current_task())
     assert again.outcome == "resume"
     assert "walrus" not in again.turn.fingerprint
-
-
-@pytest.mark.parametrize("again", range(5))
-async def test_of_many_contenders_one_runs(make: Any, rows: Any, again: int) -> None:
-    """Stock LangGraph lets two callers run one thread at once: both succeed, and every tool is called twice."""
-    storages = [make() for _ in range(3)]
-    everybody_has_asked = asyncio.Event()
-    asked: asyncio.Queue[str] = asyncio.Queue()
-    here = asyncio.get_running_loop()
-
-    async def contend(storage: SqliteStorage) -> str:
-        try:
-            return (await storage.claim(rows.request(), asyncio.current_task())).outcome
-        except Exception as error:
-            return repr(error)
-
-    def contender(storage: SqliteStorage) -> None:
-        async def run() -> None:
-            here.call_soon_threadsafe(asked.put_nowait, await contend(storage))
-            waiting = asyncio.run_coroutine_threadsafe(everybody_has_asked.wait(), here)
-            await asyncio.wrap_future(waiting)  # whoever got it lives until everybody has asked
-
-        asyncio.run(run())
-
-    threads = [threading.Thread(target=contender, args=(storages[i % 3],)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    outcomes = [await asked.get() for _ in threads]
-    everybody_has_asked.set()
-    for thread in threads:
-        await asyncio.to_thread(thread.join)
-    assert sorted(outcomes) == ["busy"] * 7 + ["new"]
-
-
-async def test_a_lease_lapses_with_its_task(storage: SqliteStorage, rows: Any) -> None:
-    async def attempt() -> str:
-        return (await storage.claim(rows.request(), asyncio.current_task())).outcome
-
-    assert await asyncio.create_task(attempt()) == "new"
-    assert [turn.key.run_id for turn in await storage.unfinished("default", "agent")] == ["r"]
-    assert await asyncio.create_task(attempt()) == "resume"
 
 
 async def test_a_lease_lapses_when_its_loop_is_closed_or_its_owner_collected(storage: SqliteStorage, rows: Any) -> None:
@@ -281,20 +159,6 @@ async def test_a_lease_lapses_when_its_loop_is_closed_or_its_owner_collected(sto
     loop_owner = LoopOwner()
     assert await asyncio.to_thread(elsewhere) == "resume"
     assert (await storage.claim(rows.request(), asyncio.current_task())).outcome == "resume"
-
-
-async def test_a_claim_whose_caller_goes_away_is_given_back(storage: SqliteStorage, rows: Any) -> None:
-    await storage.turns("default", "r")
-    owner = asyncio.current_task()
-    claiming = asyncio.create_task(storage.claim(rows.request(), owner))
-    await asyncio.sleep(0)
-    claiming.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await claiming
-    again = await storage.claim(rows.request(), owner)
-    assert again.outcome == "resume"
-    [turn] = await storage.turns("default", "r")
-    assert turn.key.turn == 1
 
 
 # -- fences ----------------------------------------------------------------------------------------------------------
@@ -336,64 +200,6 @@ def _write(file: Path, sql: str) -> None:
     with connection:
         connection.execute(sql)
     connection.close()
-
-
-async def test_a_fence_that_this_process_does_not_hold_is_refused_at_once(storage: SqliteStorage, begin: Any, rows: Any) -> None:
-    claim = await begin(storage)
-    for fence in (claim.fence - 1, claim.fence + 1, 99):
-        if fence:
-            with pytest.raises(LeaseLost):
-                storage.put(rows.journal(claim.turn.key, 1), fence=fence)
-    with pytest.raises(LeaseLost):
-        await storage.durable(claim.turn.key, fence=claim.fence + 1)
-    await storage.release(claim.turn.key, fence=claim.fence)
-    with pytest.raises(LeaseLost):
-        storage.put(rows.journal(claim.turn.key, 1), fence=claim.fence)
-
-
-async def test_without_a_lease_one_may_write_only_while_nobody_holds_one(make: Any, begin: Any, rows: Any) -> None:
-    storage, other = make(), make()
-    claim = await begin(storage)
-    key = claim.turn.key
-    for number in (1, 2):
-        other.put(rows.journal(key, number), fence=0)
-        with pytest.raises(LeaseLost, match="somebody works on it"):
-            await other.durable(key)
-    other.put(rows.journal(key, 2), fence=0)  # refused as well, and nobody asks
-    await other.writer.ready()
-    await storage.release(key, fence=claim.fence)
-    other.put(rows.journal(key, 3), fence=0)
-    await other.durable(key)
-    assert [row.step for row in await other.journal(key)] == [3]
-
-
-async def test_a_fence_is_never_handed_out_twice(storage: SqliteStorage, begin: Any) -> None:
-    """Else a zombie of a run that was deleted and begun anew would hold a valid number."""
-    first = await begin(storage)
-    await storage.release(first.turn.key, fence=first.fence)
-    await storage.delete("default", "r")
-    second = await begin(storage)
-    other = await begin(storage, run_id="other")
-    assert first.fence < second.fence < other.fence
-
-
-async def test_a_write_that_fails_is_told_at_the_barrier_and_for_ever(storage: SqliteStorage, begin: Any, rows: Any) -> None:
-    bad, good = await begin(storage), await begin(storage, run_id="good")
-    storage.put(rows.ledger(bad.turn.key, 1, cost_nusd=2**70), fence=bad.fence)
-    storage.put(rows.ledger(good.turn.key, 1), fence=good.fence)
-    await storage.durable(good.turn.key)
-    for _ in range(2):
-        with pytest.raises(NotDurable):
-            await storage.durable(bad.turn.key)
-        with pytest.raises(NotDurable):
-            storage.put(rows.ledger(bad.turn.key, 2), fence=bad.fence)
-    with pytest.raises(NotDurable):
-        await storage.release(bad.turn.key, fence=bad.fence)
-    again = await storage.claim(rows.request(), asyncio.current_task())
-    assert again.outcome == "resume"  # a new attempt begins with a clean sheet
-    storage.put(rows.ledger(bad.turn.key, 1), fence=again.fence)
-    await storage.durable(bad.turn.key)
-    assert len(await storage.ledger(bad.turn.key)) == 1
 
 
 async def test_a_failure_without_a_lease_is_told_once(storage: SqliteStorage, rows: Any) -> None:
@@ -521,19 +327,6 @@ def _counts(file: Path) -> dict[str, int]:
         return {name: connection.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in names}
     finally:
         connection.close()
-
-
-async def test_prune_deletes_runs_that_ended_long_ago(storage: SqliteStorage, begin: Any) -> None:
-    def turn(run: str, number: int, status: Any, at: float) -> TurnRow:
-        return TurnRow(key=TurnKey("default", run, number), agent="a", input="", status=status, updated_at=at, started_at=at)
-
-    for row in (
-        turn("old", 1, "complete", 10), turn("revived", 1, "complete", 10), turn("revived", 2, "failed", 99),
-        turn("open", 1, "running", 10), turn("asks", 1, "waiting", 10), turn("new", 1, "complete", 99),
-    ):  # fmt: skip
-        storage.put(row, fence=0)
-    assert await storage.prune(before=50) == [("default", "old")]
-    assert {row.key.run_id for row in await storage.runs()} == {"revived", "open", "asks", "new"}
 
 
 async def test_an_unclosed_storage_can_be_collected_and_ends_its_threads(file: Path, rows: Any) -> None:
