@@ -20,11 +20,11 @@ from agent_graph import parts, resolutions
 from agent_graph.config import AgentConfig, cutoff, validate_run_id
 from agent_graph.decisions import fingerprints, prompt
 from agent_graph.decisions.budget import Limits, Spent, violation
+from agent_graph.decisions.structured import answer_format
 from agent_graph.decisions.tools import read_tools
 from agent_graph.errors import ConfigError, RunNotFound
 from agent_graph.graph import build_graph
 from agent_graph.runtime import compressing, memory, promises, sync
-from agent_graph.runtime.account import stored_run
 from agent_graph.runtime.clock import SystemClock
 from agent_graph.runtime.counter import Counter
 from agent_graph.runtime.driver import Asked, Driver
@@ -67,6 +67,8 @@ class ProductionAgent:
         namespace: separates tenants in one storage file.
         storage: a path, ":memory:" or a `Storage`; None for the default place (docs/storage.md).
         guardrails: rails in addition to the default ones; one that bears a default rail's name takes its place.
+        response_format: what the answer is to be: a pydantic model, a dataclass, a TypedDict or a JSON Schema. The object is
+            `AgentRun.structured`; an answer that does not fit goes back to the model, at most twice, and then fails the turn.
         fallbacks: models that are asked, in order, when `llm` has failed for good.
         prices: USD per million tokens for models that the price table does not know: `{"my-model": {"input": 0.1, "output": 0.4}}`.
         redact: takes text that is about to be written and returns it without secrets.
@@ -92,6 +94,7 @@ class ProductionAgent:
         namespace: str = "default",
         storage: str | Path | Storage | None = None,
         guardrails: Sequence[Guardrail] = (),
+        response_format: Any = None,
         fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
         prices: Mapping[str, Any] | None = None,
         redact: Redactor | None = None,
@@ -110,6 +113,7 @@ class ProductionAgent:
             namespace=namespace,
             storage=storage,
             guardrails=guardrails,
+            response_format=response_format,
             fallbacks=fallbacks,
             prices=prices,
             redact=redact,
@@ -131,6 +135,7 @@ class ProductionAgent:
         namespace: str,
         storage: str | Path | Storage | None,
         guardrails: Sequence[Guardrail],
+        response_format: Any,
         fallbacks: Sequence[Any],
         prices: Mapping[str, Any] | None,
         redact: Redactor | None,
@@ -152,7 +157,8 @@ class ProductionAgent:
         self.storage = open_storage(storage, durability=self.config.durability, redact=redact)
         self.memory: Any = memory_backend if memory_backend is not None else memory.StoredMemory(lambda: self.storage, self.namespace)
         self.recorder = Recorder(observability)
-        self.guardrails = parts.rails(guardrails, specs)
+        self.response_format = answer_format(response_format)
+        self.guardrails = parts.rails(guardrails, specs, self.response_format)
         self.governor = Governor(
             models.candidates, models.prices, attempts=self.config.attempts, max_output_tokens=self.config.max_output_tokens
         )
@@ -223,8 +229,9 @@ class ProductionAgent:
         return violation(limits, spent)
 
     def _build_system_prompt(self, tools: List[Dict]) -> str:  # type: ignore[type-arg]  # the specification's own annotation
-        """Return the system prompt: the agent's own, then one line a tool; the same text for the same tools, byte for byte."""
-        return prompt.system_prompt(self.system_prompt, self._tools.all if tools is self.tools else read_tools(tools))
+        """Return the system prompt: the agent's own, one line a tool, the answer's format; byte for byte the same for the same tools."""
+        specs = self._tools.all if tools is self.tools else read_tools(tools)
+        return prompt.system_prompt(self.system_prompt, specs, self.response_format.prompt if self.response_format else "")
 
     async def _compress_if_needed(self, messages: List[Message]) -> List[Message]:
         """Return `messages` itself while it is within `compression_threshold`, else a shorter list; calls and results stay together."""
@@ -297,8 +304,7 @@ class ProductionAgent:
 
     async def get(self, run_id: str) -> AgentRun:
         """Return the account of the run's last turn, finished or not. Raises RunNotFound."""
-        row = await self._last_turn(run_id)
-        return await stored_run(self.storage, row)
+        return await self.driver.account(await self._last_turn(run_id))
 
     async def history(self, run_id: str) -> list[Entry]:
         """Return every message of the run over all its turns, those that compression took out included. Raises RunNotFound."""
@@ -423,6 +429,7 @@ def create_production_agent(
     observability: ObservabilityBackend | None = None,
     storage: str | Path | Storage | None = None,
     guardrails: Sequence[Guardrail] = (),
+    response_format: Any = None,
     fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
     prices: Mapping[str, Any] | None = None,
     redact: Redactor | None = None,
@@ -462,6 +469,7 @@ def create_production_agent(
         namespace=namespace,
         storage=storage,
         guardrails=guardrails,
+        response_format=response_format,
         fallbacks=fallbacks,
         prices=prices,
         redact=redact,

@@ -17,9 +17,11 @@ from agent_graph.decisions.pricing import PriceBook
 from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ConfigError
 from agent_graph.guardrails import Guardrail, default_rails, for_tools
+from agent_graph.guardrails.structured import FormatRail
 from agent_graph.runtime.governor import Candidate
 
 if TYPE_CHECKING:
+    from agent_graph.decisions.structured import AnswerFormat
     from agent_graph_adapters.models import Choice
 
 __all__ = ["Models", "check_port", "models", "moment", "name", "name_unmarked", "new_run_id", "rails"]
@@ -133,13 +135,15 @@ def _insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, conf
     logger.warning("%s", text)
 
 
-def rails(given: Sequence[Guardrail], specs: Sequence[ToolSpec]) -> tuple[Guardrail, ...]:
-    """Return the default rails and the given ones; one that bears a default rail's name takes its place."""
+def rails(given: Sequence[Guardrail], specs: Sequence[ToolSpec], answer: AnswerFormat | None = None) -> tuple[Guardrail, ...]:
+    """Return the default rails and the given ones, and that of the answer's format; one that bears another's name takes its place."""
     for rail in given:
         if not (isinstance(getattr(rail, "name", None), str) and callable(getattr(rail, "check", None))):
             raise ConfigError(f"guardrails: {rail!r} is no guardrail: it needs a `name` and an async `check(stage, payload, run)`.")
-    own = {rail.name: rail for rail in given}
+    own: dict[str, Guardrail] = {rail.name: rail for rail in given}
     kept = [own.pop(rail.name, rail) for rail in default_rails()]
+    if answer is not None:
+        own.setdefault("response_format", FormatRail(format=answer))
     return for_tools([*kept, *own.values()], specs)
 
 

@@ -34,11 +34,11 @@ REPEATED: Final = (
 _DESCRIPTION_CHARS: Final = 300
 
 
-def system_prompt(base: str | None, tools: Sequence[ToolSpec]) -> str:
-    """Return `base` (None: a default), and one line a tool in the order given."""
+def system_prompt(base: str | None, tools: Sequence[ToolSpec], answer: str = "") -> str:
+    """Return `base` (None: a default), one line a tool in the order given, and what the answer is to be."""
     lines = [_line(tool) for tool in tools]
     head = DEFAULT_PROMPT if base is None else base.rstrip()
-    return _join(head, "\n".join(["Your tools:", *lines]) if lines else "")
+    return _join(_join(head, "\n".join(["Your tools:", *lines]) if lines else ""), answer)
 
 
 def merge(own: str, loaded: str) -> str:

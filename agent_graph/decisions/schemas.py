@@ -11,7 +11,7 @@ from agent_graph.errors import ConfigError
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-__all__ = ["object_schema", "validator_of"]
+__all__ = ["object_schema", "schema_of", "validator_of"]
 
 _TYPES: Final[Mapping[object, str]] = {
     **{name: name for name in ("string", "integer", "number", "boolean", "array", "object", "null")},
@@ -55,7 +55,14 @@ def object_schema(given: object, where: str) -> dict[str, Any]:
     kinds = schema.setdefault("type", "object")
     if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
         raise ConfigError(f"{where}: the arguments of a tool are an object, but its schema is of type {kinds!r}.")
-    _check(schema, where)
+    _check(schema, f"{where}: its parameters are")
+    return schema
+
+
+def schema_of(given: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Return a JSON Schema of any value, in plain form. Raises ConfigError where it is none."""
+    schema = _plain_dict(given)
+    _check(schema, f"{where}: this is")
     return schema
 
 
@@ -69,7 +76,7 @@ def validator_of(schema: dict[str, Any]) -> Validator:
     return kind(schema, registry=EMPTY_REGISTRY)
 
 
-def _check(schema: dict[str, Any], where: str) -> None:
+def _check(schema: dict[str, Any], what: str) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from jsonschema.validators import validator_for
@@ -79,7 +86,7 @@ def _check(schema: dict[str, Any], where: str) -> None:
     fault = best_match(kind(kind.META_SCHEMA).iter_errors(schema))
     if fault is not None:
         place = ".".join(map(str, fault.absolute_path)) or "its top"
-        raise ConfigError(f"{where}: its parameters are no JSON Schema: at {place}: {fault.message[:300]}.")
+        raise ConfigError(f"{what} no JSON Schema: at {place}: {fault.message[:300]}.")
 
 
 def _as_schema(given: object, where: str) -> dict[str, Any]:

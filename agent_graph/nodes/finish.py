@@ -10,6 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
 from agent_graph.decisions.budget import violation
+from agent_graph.decisions.structured import Misfit
 from agent_graph.nodes import outcome
 from agent_graph.runtime.transcript import repaired, text_of
 from agent_graph.state import Outcome, RunState, turn_of
@@ -27,8 +28,9 @@ async def finish(state: RunState, config: RunnableConfig) -> dict[str, Any]:
         messages = repaired(state["messages"])  # a landing's tool calls are not run, and yet each needs an answer
         end = state.get("outcome") or _answered(turn, state)
         run = turn.refresh()
-        run.status, run.error, run.stop_reason = end["status"], end["error"], end["stop_reason"]
         run.output = _last_text(messages, state.get("first", 0), state.get("kept", ""))
+        end = _with_object(turn, end)
+        run.status, run.error, run.stop_reason = end["status"], end["error"], end["stop_reason"]
         run.landed = state.get("landing")
         await turn.agent.remember(turn, messages, at_end=True)
         turn.refresh()
@@ -50,6 +52,17 @@ def _answered(turn: Turn, state: RunState) -> Outcome:
     reached = violation(turn.limits, turn.spent)
     text = reached if reached is not None and reached.startswith(landing) else f"{landing}: the last call that it could pay gave no answer"
     return outcome.of_stop(text)
+
+
+def _with_object(turn: Turn, end: Outcome) -> Outcome:
+    """Enter the answer as an object into the account, where one was asked for; without it the turn has no answer."""
+    if turn.agent.response_format is None or end["status"] != "complete":
+        return end
+    value = turn.agent.response_format.read(turn.run.output)
+    if isinstance(value, Misfit):  # the rail is another's, or let it pass
+        return outcome.ended("failed", f"response_format: {value.reason}", "error")
+    turn.run.structured = value
+    return end
 
 
 def _last_text(messages: Sequence[BaseMessage], first: int, kept: str) -> str | None:

@@ -22,6 +22,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 
 from agent_graph import resolutions
 from agent_graph.decisions.results import make_storable
+from agent_graph.decisions.structured import Misfit
 from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
 from agent_graph.events import RunFinished, RunStarted
 from agent_graph.failpoints import failpoint
@@ -132,8 +133,15 @@ class Driver:
             raise RunConflict(f"run {asked.run_id!r}: {claim.reason}", run_id=asked.run_id)
         return claim
 
+    async def account(self, row: TurnRow) -> AgentRun:
+        """Return the account of a stored turn, its answer an object again where one was asked for."""
+        run, answer = await stored_run(self._agent.storage, row), self._agent.response_format
+        if answer is not None and run.structured is not None and not isinstance(value := answer.read(run.output), Misfit):
+            run.structured = value
+        return run
+
     async def _stored(self, row: TurnRow, asked: Asked) -> AgentRun:
-        run = await stored_run(self._agent.storage, row)
+        run = await self.account(row)
         if not row.delivered and row.status != "waiting":
             with contextlib.suppress(LeaseLost):  # its own caller is just about to say the same
                 self._agent.storage.put(replace(row, delivered=True), fence=0)

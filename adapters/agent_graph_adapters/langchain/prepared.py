@@ -32,6 +32,7 @@ from langgraph.runtime import Runtime, get_runtime
 from pydantic import BaseModel, RootModel, ValidationError
 from typing_extensions import get_type_hints
 
+from agent_graph.decisions.structured import in_words
 from agent_graph.errors import ConfigError
 from agent_graph_adapters.langchain.blocking import in_thread
 
@@ -72,7 +73,7 @@ class PreparedTool:
         try:
             checked = given if self.tool.handle_validation_error else self._check(given)
         except ValidationError as error:
-            return Outcome(f"InvalidArguments: {_in_words(error)}", failed=True)
+            return Outcome(f"InvalidArguments: {in_words(error)}", failed=True)
         try:
             if self._function is None:
                 return await self._as_it_is(given, call_id)
@@ -189,11 +190,6 @@ def _as_text_or_blocks(content: Any) -> str | list[Any]:
 
 def _is_block(part: Any) -> bool:
     return isinstance(part, str) or (isinstance(part, dict) and part.get("type") in TOOL_MESSAGE_BLOCK_TYPES)
-
-
-def _in_words(error: ValidationError) -> str:
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}" for problem in problems)
 
 
 # --- looked up once ---------------------------------------------------------------------------------------------------

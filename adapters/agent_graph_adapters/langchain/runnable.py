@@ -3,7 +3,8 @@
 What goes in decides what comes out:
 
 - a string, a PromptValue or a list of messages: the final AIMessage;
-- `{"messages": [...]}`: `{"messages": [...]}` with this turn's new messages only, so that `add_messages` takes it as it is.
+- `{"messages": [...]}`: `{"messages": [...]}` with this turn's new messages only, so that `add_messages` takes it as it is; with a
+  `response_format`, `structured_response` beside it, as `create_agent` has it.
 
 The last human message is the turn's input. Messages before it take the place of what the memory holds of the run; a human message
 alone continues the run from its memory. `configurable.thread_id` names the run, as everywhere in LangGraph; without one each call
@@ -133,7 +134,7 @@ class AgentRunnable(Runnable[Input, Any]):
             raise NoAnswer(_why(run), run=run)
         new = await self._new_messages(question, run)
         if question.as_state:
-            return {"messages": new}
+            return {"messages": new} if self.agent.response_format is None else {"messages": new, "structured_response": run.structured}
         final = next((message for message in reversed(new) if isinstance(message, AIMessage)), AIMessage(run.output or ""))
         return final if final.text == run.output else final.model_copy(update={"content": run.output})
 
@@ -179,6 +180,8 @@ class AgentRunnable(Runnable[Input, Any]):
         rest = [message for message in answer["messages"] if message.id not in told]
         if rest:
             yield AddableDict(messages=rest)
+        if "structured_response" in answer:
+            yield AddableDict(structured_response=answer["structured_response"])
 
     async def _relayed(self, question: _Question, asked: Asked, stream_mode: Any) -> AsyncGenerator[Any, None]:
         modes = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
