@@ -359,12 +359,16 @@ class Driver:
                 await self._stopped(turn)
 
     async def attend(self, run_id: str, number: int) -> Turn:
-        """Return the live turn; one that an embedding graph resumes in another process is taken over first."""
+        """Return the live turn; one that an embedding graph resumes in another process, or forks, is taken over first."""
         turn = self._live.get((run_id, number))
         if turn is not None:
             return turn
         agent, owner = self._agent, Owner()
-        claim: Claim = await agent.storage.claim(self._request(Asked(run_id=run_id, input=None), None), owner)
+        request = self._request(Asked(run_id=run_id, input=None), None)
+        claim: Claim = await agent.storage.claim(request, owner)
+        if claim.outcome in ("not_found", "stored"):
+            await self._reopen(run_id, number)
+            claim = await agent.storage.claim(request, owner)
         if claim.outcome != "resume" or claim.turn is None or claim.turn.key.turn != number:
             raise LeaseLost(f"run {run_id!r}: turn {number} is not this graph's any more ({claim.outcome}).", run_id=run_id)
         turn = await self._opened(claim)
@@ -372,6 +376,17 @@ class Driver:
         turn.start_clock()
         self._live[(run_id, number)] = turn
         return turn
+
+    async def _reopen(self, run_id: str, number: int) -> None:
+        """Take an ended turn up again: its graph goes on from an earlier checkpoint (a fork).
+
+        Its journal and its ledger stay: a call that was made is not made again, and what was spent is spent.
+        """
+        rows = await self._agent.storage.turns(self._agent.namespace, run_id)
+        if not rows or rows[-1].key.turn != number:
+            newest = f"; its newest turn is {rows[-1].key.turn}, and only that can be gone back in" if rows else ""
+            raise RunConflict(f"run {run_id!r}: turn {number} cannot go on{newest}.", run_id=run_id)
+        self._agent.storage.put(replace(rows[-1], status="stopped", result=None, delivered=False), fence=0)
 
     async def conclude(self, turn: Turn) -> None:
         """Write the turn's end and tell the observability backend; a turn of an embedding graph is also delivered and let go."""
