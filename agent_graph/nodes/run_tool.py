@@ -25,7 +25,7 @@ from agent_graph.guardrails import Block, Revise
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
 from agent_graph.resolutions import Approve, Done, NotDone, Reject, Resolution, Respond
-from agent_graph.runtime.asking import ask
+from agent_graph.runtime.asking import ask, doubt_key, whom_to_ask
 from agent_graph.runtime.judging import judged
 from agent_graph.state import Call, turn_of
 from agent_graph.storage.port import JournalRow
@@ -105,7 +105,7 @@ async def _life(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
     asked = False
     while True:
         row = turn.journal.get(row.call_key, row)
-        match _plan(turn, row, "tell" if asked else _on_doubt(turn, row), resolved):
+        match _plan(turn, row, "tell" if asked else whom_to_ask(turn, row, turn.config.on_doubt), resolved):
             case idempotency.Replay():
                 return await _replayed(turn, row, record)
             case idempotency.Tell():
@@ -145,28 +145,13 @@ def _plan(
     )
 
 
-def _on_doubt(turn: Turn, row: JournalRow) -> Literal["tell", "ask"]:
-    """Return whom to turn to about this attempt, whatever the policy is by now: whoever gave a word on it is heard.
-
-    A word is on one attempt. Were "it was not done" taken for the attempt after it as well, a crash in the midst of that one would
-    let it run once more. A person is asked once a call; the model is told of a second doubt.
-    """
-    if any(_doubt_key(row, attempt) in turn.resolutions for attempt in range(row.attempt)):
-        return "tell"
-    return "ask" if _doubt_key(row, row.attempt) in turn.resolutions else turn.config.on_doubt
-
-
-def _doubt_key(row: JournalRow, attempt: int) -> str:
-    return f"{row.call_key}:{attempt}"
-
-
 def _person(turn: Turn, row: JournalRow, record: ToolCall) -> Resolution:
     """Wait for a person to say what became of a call that is in doubt."""
     if row.state != "in_doubt":
         turn.record(replace(row, state="in_doubt", error=INTERRUPTED))
     return ask(
         turn,
-        key=_doubt_key(row, row.attempt),
+        key=doubt_key(row),
         call_id=row.call_id,
         name=row.tool,
         args=record.args,

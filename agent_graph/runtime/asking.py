@@ -9,7 +9,7 @@ answer that comes with `Command` is written down too, so that both kinds leave t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langgraph.types import interrupt
 
@@ -19,8 +19,9 @@ from agent_graph.runtime.turn import RESOLUTION
 
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
+    from agent_graph.storage.port import JournalRow
 
-__all__ = ["ask", "pending_of"]
+__all__ = ["ask", "doubt_key", "pending_of", "whom_to_ask"]
 
 
 def ask(
@@ -64,6 +65,22 @@ def ask(
     turn.resolutions[key] = word
     turn.note(RESOLUTION, {"key": key, "outcome": plain(to_json(word))}, step=0)
     return word
+
+
+def whom_to_ask(turn: Turn, row: JournalRow, policy: Literal["tell", "ask"]) -> Literal["tell", "ask"]:
+    """Return whom to turn to about this attempt, whatever the policy is by now: whoever gave a word on it is heard.
+
+    A word is on one attempt. Were "it was not done" taken for the attempt after it as well, a crash in the midst of that one would
+    let it run once more. A person is asked once a call; the model is told of a second doubt.
+    """
+    if any(doubt_key(row, attempt) in turn.resolutions for attempt in range(row.attempt)):
+        return "tell"
+    return "ask" if doubt_key(row) in turn.resolutions else policy
+
+
+def doubt_key(row: JournalRow, attempt: int | None = None) -> str:
+    """Return what a word on the outcome of an attempt at a call is kept under; None: its last attempt."""
+    return f"{row.call_key}:{row.attempt if attempt is None else attempt}"
 
 
 def pending_of(payload: Any) -> dict[str, Any]:

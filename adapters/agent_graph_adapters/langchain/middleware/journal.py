@@ -39,7 +39,7 @@ from agent_graph.decisions.tools import canonical_json, read_tools
 from agent_graph.errors import OutcomeUnknown, ToolNotExecuted, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.resolutions import Approve, Done, NotDone, Reject, Resolution, Respond
-from agent_graph.runtime.asking import ask
+from agent_graph.runtime.asking import ask, doubt_key, whom_to_ask
 from agent_graph.runtime.clock import SystemClock
 from agent_graph.runtime.tools import Tools
 from agent_graph.storage.port import JournalRow, Storage
@@ -193,9 +193,9 @@ class _Call:
     async def settled(self) -> Result:
         """Return the call's result, doing what the journal says is to be done for it."""
         resolved: Literal["not_done", "unknown"] | None = None
-        on_doubt = self.journal.config.on_doubt
+        asked = False
         while True:
-            match self._plan(on_doubt, resolved):
+            match self._plan("tell" if asked else whom_to_ask(self.turn, self.row, self.journal.config.on_doubt), resolved):
                 case idempotency.Replay():
                     return self._replayed()
                 case idempotency.Tell():
@@ -211,7 +211,7 @@ class _Call:
                 case idempotency.Reconcile():
                     word = await self.wait(self.tool.reconcile(self.record))
                 case _:  # Ask
-                    word, on_doubt = await self._person(), "tell"
+                    word, asked = await self._person(), True
             if isinstance(word, Done | Respond):
                 return self._message(word.result if isinstance(word, Done) else word.text)
             if isinstance(word, Reject):
@@ -342,7 +342,7 @@ class _Call:
             await self.wait(self.turn.durable())
         return ask(
             self.turn,
-            key=self.record.idempotency_key or "",
+            key=doubt_key(self.row),
             call_id=self.record.call_id,
             name=self.record.tool_name,
             args=self.record.args,

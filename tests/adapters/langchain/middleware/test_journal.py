@@ -132,6 +132,21 @@ async def test_a_person_is_asked_where_the_policy_says_so(invoke: Invoke, new_st
     assert len(world.keys) == times
 
 
+async def test_a_person_s_word_is_on_one_attempt(invoke: Invoke, new_storage: New) -> None:
+    """LangGraph gives a node that is run again the same answer again: "it was not done" must not stand for the attempt after it."""
+    world = World()
+    world.then = [Died(), Died()]
+    pay = payment(world, idempotent=False)
+    await died(invoke, new_storage, pay, on_doubt="ask")
+    agent = agent_of(new_storage(), pay, on_doubt="ask")
+    await invoke(agent, None)
+    with pytest.raises(Died):
+        await invoke(agent, Command(resume="not_done"))
+    state = await invoke(agent_of(new_storage(), pay, on_doubt="ask"), None)
+    assert "unknown" in told(state)[0]
+    assert len(world.keys) == 2
+
+
 async def test_an_exception_leaves_a_payment_in_doubt(invoke: Invoke, new_storage: New) -> None:
     world = World()
     world.then = [RuntimeError("connection reset")]
