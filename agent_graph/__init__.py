@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ConfigError,
         ContractError,
         LeaseLost,
+        LimitReached,
         LLMError,
         NoAnswer,
         NotDurable,
@@ -81,6 +82,7 @@ __all__ = [
     "LLMBackend",
     "LLMError",
     "LeaseLost",
+    "LimitReached",
     "MemoryBackend",
     "Message",
     "MessageRole",
@@ -125,7 +127,7 @@ _HOMES = {
     "agent_graph.agent": "ProductionAgent create_production_agent",
     "agent_graph.config": "AgentConfig",
     "agent_graph.context": "idempotency_key",
-    "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost NoAnswer"
+    "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost LimitReached NoAnswer"
     " NotDurable OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound"
     " ToolTimeout",
     "agent_graph.events": "Event GuardrailVerdict RunFinished RunStarted StepFinished TextDelta ToolFinished ToolStarted",

@@ -12,6 +12,7 @@ AgentGraphError
 │     ├─ ToolNotExecuted        the tool's own word: nothing happened, safe to retry
 │     └─ OutcomeUnknown         the call was started and its end is not known
 ├─ ContractError(TypeError)     a backend broke its port: which method, what was due
+├─ LimitReached                 a limit ended what was asked for, where that is no result: in middleware; .key names it
 ├─ RunError                     .run_id
 │  ├─ RunNotFound
 │  ├─ RunInProgress
@@ -40,6 +41,7 @@ __all__ = [
     "ContractError",
     "LLMError",
     "LeaseLost",
+    "LimitReached",
     "NoAnswer",
     "NotDurable",
     "OutcomeUnknown",
@@ -116,6 +118,14 @@ class OutcomeUnknown(ToolError):
 
 class ContractError(AgentGraphError, TypeError):
     """A backend broke its port: it returned something else than its method owes."""
+
+
+class LimitReached(AgentGraphError):
+    """A limit admits no further model call. Raise the limit, or ask for less."""
+
+    def __init__(self, message: str | None = None, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class RunError(AgentGraphError):

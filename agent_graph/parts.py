@@ -28,9 +28,6 @@ __all__ = ["Models", "check_port", "models", "moment", "name", "name_unmarked", 
 
 logger = logging.getLogger("agent_graph")
 
-CAP_PARAMETERS = {"google_genai": "max_output_tokens", "google_vertexai": "max_output_tokens", "ollama": "num_predict"}
-"""What a provider's client calls the output cap, where it is not `max_tokens`."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Models:
@@ -53,6 +50,8 @@ def models(
     config: AgentConfig,
 ) -> Models:
     """Return the models for `llm` and `fallbacks`. Raises ConfigError for what is no model, and for a missing price."""
+    from agent_graph_adapters.models import insist_on_price
+
     book = PriceBook(prices)
     candidates, line = [], ""
     for model in map(_bare, (llm, *fallbacks)):
@@ -65,7 +64,7 @@ def models(
         if not candidates and choice.default_cost_usd is not None and "max_cost_usd" not in config.explicit:
             config = replace(config, max_cost_usd=choice.default_cost_usd)
         candidate = _candidate(choice, specs)
-        _insist_on_price(candidate, choice, book, config)
+        insist_on_price(candidate, choice, book, config)
         candidates.append(candidate)
     return Models(candidates=tuple(candidates), prices=book, config=config, line=line)
 
@@ -98,41 +97,18 @@ def _chosen(model: Any) -> Choice:
 
 
 def _candidate(choice: Choice, specs: Sequence[ToolSpec]) -> Candidate:
-    from agent_graph_adapters.models import per_loop
+    from agent_graph_adapters.models import candidate_of, per_loop
 
     source = per_loop(choice)
     model = choice.model or source.current()
-    profile = getattr(model, "profile", None) or {}
-    return Candidate(
-        source=source.current,
-        close=source.aclose,
-        name=choice.name,
-        tools=[_openai_tool(spec) for spec in specs],
-        provider=choice.provider,
-        base_url=choice.base_url,
-        max_output_tokens=profile.get("max_output_tokens"),
-        window=profile.get("max_input_tokens"),
-        reasoning=bool(profile.get("reasoning_output")),
-        tells_end=any(ancestor.__name__ == "BaseChatOpenAI" for ancestor in type(model).__mro__),
-        cap_parameter=CAP_PARAMETERS.get(choice.provider or "", "max_tokens"),
+    return replace(
+        candidate_of(choice, source=source.current, model=model, tools=[_openai_tool(spec) for spec in specs]), close=source.aclose
     )
 
 
 def _openai_tool(spec: ToolSpec) -> dict[str, Any]:
     """The form that every LangChain model's `bind_tools` takes."""
     return {"type": "function", "function": {"name": spec.name, "description": spec.description, "parameters": spec.parameters}}
-
-
-def _insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, config: AgentConfig) -> None:
-    if not choice.priced or config.max_cost_usd is None or config.on_unknown_price == "ignore":
-        return
-    if book.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url) is not None:
-        return
-    paste = f'prices={{"{candidate.name}": {{"input": ..., "output": ...}}}}'
-    text = f"{candidate.name}: no price is known, so max_cost_usd cannot hold. Give it, in USD per million tokens: {paste}"
-    if config.on_unknown_price == "error" and "max_cost_usd" in config.explicit:
-        raise ConfigError(f"max_cost_usd: {text}, or on_unknown_price='warn'.")
-    logger.warning("%s", text)
 
 
 def rails(given: Sequence[Guardrail], specs: Sequence[ToolSpec], answer: AnswerFormat | None = None) -> tuple[Guardrail, ...]:

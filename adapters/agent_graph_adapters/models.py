@@ -24,8 +24,9 @@ client of its own.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,13 @@ from agent_graph_adapters.clients import PerLoop, detached
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-__all__ = ["DEFAULT_COST_USD", "DEFAULT_MODEL", "Choice", "PerLoop", "choose", "per_loop"]
+    from agent_graph.config import AgentConfig
+    from agent_graph.decisions.pricing import PriceBook
+    from agent_graph.runtime.governor import Candidate
+
+__all__ = ["DEFAULT_COST_USD", "DEFAULT_MODEL", "Choice", "PerLoop", "candidate_of", "choose", "insist_on_price", "per_loop"]
+
+logger = logging.getLogger("agent_graph")
 
 DEFAULT_MODEL = "gpt-5-mini"
 """What an OpenAI key alone leads to: cheap, and able to call tools."""
@@ -60,6 +67,8 @@ _UNPRICED = frozenset({"ollama", "huggingface", "offline"})
 # As the integrations name themselves to LangSmith, where that differs from the above.
 _PAID = (PROVIDERS - _UNPRICED) | {"amazon_bedrock", "azure", "google", "mistral"}
 _OPENAI_NAMES = ("gpt-", "o1", "o3", "o4", "chatgpt")
+_CAP_PARAMETERS = {"google_genai": "max_output_tokens", "google_vertexai": "max_output_tokens", "ollama": "num_predict"}
+"""What a provider's client calls the output cap, where it is not `max_tokens`."""
 _FORM = (
     "The form is 'provider:model', such as 'openai:gpt-5-mini' or 'anthropic:claude-sonnet-4-5';"
     " with 'offline', no language model is called."
@@ -131,6 +140,38 @@ def per_loop(model_or_factory: Choice | BaseChatModel | Callable[[], BaseChatMod
         model = model_or_factory
         return PerLoop(lambda: model, shared=True)
     return PerLoop(model_or_factory, shared=False)
+
+
+def candidate_of(choice: Choice, *, source: Callable[[], BaseChatModel], model: BaseChatModel, tools: Sequence[Any] = ()) -> Candidate:
+    """Return what the account of a model call has to know of its model; `source` gives the client of the running loop."""
+    from agent_graph.runtime.governor import Candidate
+
+    profile = getattr(model, "profile", None) or {}
+    return Candidate(
+        source=source,
+        name=choice.name,
+        tools=tools,
+        provider=choice.provider,
+        base_url=choice.base_url,
+        max_output_tokens=profile.get("max_output_tokens"),
+        window=profile.get("max_input_tokens"),
+        reasoning=bool(profile.get("reasoning_output")),
+        tells_end=any(ancestor.__name__ == "BaseChatOpenAI" for ancestor in type(model).__mro__),
+        cap_parameter=_CAP_PARAMETERS.get(choice.provider or "", "max_tokens"),
+    )
+
+
+def insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, config: AgentConfig) -> None:
+    """Where a limit in USD cannot hold, because a paid model has no price: warn, or raise ConfigError if the user set the limit."""
+    if not choice.priced or config.max_cost_usd is None or config.on_unknown_price == "ignore":
+        return
+    if book.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url) is not None:
+        return
+    paste = f'prices={{"{candidate.name}": {{"input": ..., "output": ...}}}}'
+    text = f"{candidate.name}: no price is known, so max_cost_usd cannot hold. Give it, in USD per million tokens: {paste}"
+    if config.on_unknown_price == "error" and "max_cost_usd" in config.explicit:
+        raise ConfigError(f"max_cost_usd: {text}, or on_unknown_price='warn'.")
+    logger.warning("%s", text)
 
 
 # -- the ways ----------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agent_graph.ports import LLMBackend
     from agent_graph.runtime.turn import Turn
 
-__all__ = ["Candidate", "Governor", "ModelOverflow", "ModelsFailed", "TimeIsUp"]
+__all__ = ["Candidate", "Circuit", "Governor", "ModelOverflow", "ModelsFailed", "TimeIsUp", "circuit_of", "never_billed"]
 
 logger = logging.getLogger("agent_graph")
 
@@ -96,7 +96,7 @@ class Candidate:
 
 
 @dataclass(slots=True)
-class _Circuit:
+class Circuit:
     """What the callers of one server share."""
 
     breaker: Breaker = field(default_factory=Breaker)
@@ -108,13 +108,14 @@ class _Circuit:
             self.callers += change
 
 
-_circuits: dict[tuple[str, str], _Circuit] = {}
+_circuits: dict[tuple[str, str], Circuit] = {}
 _circuits_lock = threading.Lock()
 
 
-def _circuit(key: tuple[str, str]) -> _Circuit:
+def circuit_of(key: tuple[str, str]) -> Circuit:
+    """Return what the callers of one server and model share in this process."""
     with _circuits_lock:
-        return _circuits.setdefault(key, _Circuit())
+        return _circuits.setdefault(key, Circuit())
 
 
 class Governor:
@@ -274,6 +275,11 @@ def _has_end(about: Mapping[str, Any]) -> bool:
     return bool(about.get("finish_reason")) or about.get("status") in ("completed", "incomplete")
 
 
+def never_billed(error: BaseException, failure: Failure) -> bool:
+    """Return whether a failed attempt cost nothing for certain: it was answered with an error status, or never left."""
+    return failure.status is not None or _never_left(error)
+
+
 def _never_left(error: BaseException | None) -> bool:
     """Return whether the request cannot have reached the provider: there was no connection."""
     while error is not None:
@@ -308,14 +314,14 @@ class _ModelCall:
         self.number = 0
 
     async def ask(self, candidate: Candidate) -> AIMessage:
-        circuit = _circuit(candidate.breaker_key)
+        circuit = circuit_of(candidate.breaker_key)
         circuit.count(+1)
         try:
             return await self._attempts(candidate, circuit)
         finally:
             circuit.count(-1)
 
-    async def _attempts(self, candidate: Candidate, circuit: _Circuit) -> AIMessage:
+    async def _attempts(self, candidate: Candidate, circuit: Circuit) -> AIMessage:
         for attempt in range(1, self.governor.attempts + 1):
             alone = circuit.callers <= 1
             now = self.turn.clock.monotonic()
@@ -334,7 +340,7 @@ class _ModelCall:
                 return reply
         raise AssertionError("unreachable: the last attempt returns or raises")  # pragma: no cover
 
-    async def _again(self, candidate: Candidate, circuit: _Circuit, attempt: int, error: Exception) -> None:
+    async def _again(self, candidate: Candidate, circuit: Circuit, attempt: int, error: Exception) -> None:
         """Wait for the next attempt, or raise what ends this candidate."""
         if isinstance(error, AgentGraphError) and not getattr(error, "retryable", False):
             raise error
@@ -386,8 +392,7 @@ class _ModelCall:
 
     def _close(self, entry: int, candidate: Candidate, error: Exception) -> None:
         """Close the reservation of a failed attempt: an answer with an error status is not billed, anything else may be."""
-        failure = self._classify(candidate, error)
-        if failure.status is not None or _never_left(error):
+        if never_billed(error, self._classify(candidate, error)):
             self.turn.unbilled(entry, describe(error))
         else:
             self.turn.unsettle(entry, describe(error))
