@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent_graph.agent import ProductionAgent, create_production_agent
-    from agent_graph.config import AgentConfig
+    from agent_graph.config import AgentConfig, Budget
     from agent_graph.context import idempotency_key
     from agent_graph.errors import (
         AgentGraphError,
@@ -74,6 +74,7 @@ __all__ = [
     "Ask",
     "BackendError",
     "Block",
+    "Budget",
     "ConfigError",
     "ContractError",
     "Event",
@@ -125,7 +126,7 @@ __all__ = [
 
 _HOMES = {
     "agent_graph.agent": "ProductionAgent create_production_agent",
-    "agent_graph.config": "AgentConfig",
+    "agent_graph.config": "AgentConfig Budget",
     "agent_graph.context": "idempotency_key",
     "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost LimitReached NoAnswer"
     " NotDurable OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound"

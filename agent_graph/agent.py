@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional  # the specification's own spelling
 
 from agent_graph import parts, resolutions
-from agent_graph.config import AgentConfig, cutoff, validate_run_id
+from agent_graph.config import AgentConfig, Budget, added, cutoff, validate_run_id
 from agent_graph.decisions import fingerprints, prompt
 from agent_graph.decisions.budget import Limits, Spent, violation
 from agent_graph.decisions.structured import answer_format
 from agent_graph.decisions.tools import read_tools
 from agent_graph.errors import ConfigError, RunNotFound
 from agent_graph.graph import build_graph
-from agent_graph.runtime import compressing, memory, promises, sync
+from agent_graph.runtime import compressing, lineage, memory, promises, sync
 from agent_graph.runtime.clock import SystemClock
 from agent_graph.runtime.counter import Counter
 from agent_graph.runtime.driver import Asked, Driver
@@ -71,6 +71,7 @@ class ProductionAgent:
             `AgentRun.structured`; an answer that does not fit goes back to the model, at most twice, and then fails the turn.
         fallbacks: models that are asked, in order, when `llm` has failed for good.
         prices: USD per million tokens for models that the price table does not know: `{"my-model": {"input": 0.1, "output": 0.4}}`.
+        budget: a limit that all agents of this storage share which name it: `Budget("team-a", max_cost_usd=5, per="day")`.
         redact: takes text that is about to be written and returns it without secrets.
         clock: where time comes from.
 
@@ -97,6 +98,7 @@ class ProductionAgent:
         response_format: Any = None,
         fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
         prices: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
         redact: Redactor | None = None,
         clock: Clock | None = None,
         **policies: Any,
@@ -116,6 +118,7 @@ class ProductionAgent:
             response_format=response_format,
             fallbacks=fallbacks,
             prices=prices,
+            budget=budget,
             redact=redact,
             clock=clock,
             unmarked="retry",
@@ -138,6 +141,7 @@ class ProductionAgent:
         response_format: Any,
         fallbacks: Sequence[Any],
         prices: Mapping[str, Any] | None,
+        budget: Budget | None,
         redact: Redactor | None,
         clock: Clock | None,
         unmarked: str,
@@ -145,6 +149,7 @@ class ProductionAgent:
         self.name, self.namespace = parts.name(name, "name"), parts.name(namespace, "namespace")
         self.tools = list(tools)
         self.system_prompt = system_prompt
+        self.budget = parts.budget(budget)
         specs = read_tools(self.tools)
         self.clock: Clock = clock if clock is not None else SystemClock()
         models = parts.models(llm, fallbacks, specs, self.tools, prices, config)
@@ -264,14 +269,26 @@ class ProductionAgent:
             async for event in events:
                 yield event
 
-    async def resume(self, run_id: str, *, force: bool = False) -> AgentRun:
+    async def resume(self, run_id: str, *, force: bool = False, add_budget: Mapping[str, Any] | None = None) -> AgentRun:
         """Go on with the unfinished turn of `run_id` and return its account; the part before the crash is in it.
+
+        ```python
+        run = await agent.resume("run_001", add_budget={"max_cost_usd": 0.50, "max_steps": 5})
+        ```
+
+        Args:
+            run_id: the run whose last turn is to go on.
+            force: also with other tools than those it was begun with.
+            add_budget: what to add to which limit, for this turn alone; each call adds. A turn that ended `failed` or `timeout` at a
+                limit goes on where it was, with the same number, and ends (and is told to the observability backend) again.
 
         Raises:
             RunNotFound: nothing of this name is unfinished. RunConflict: the tools differ from those it was begun with
-            (`force=True` goes on all the same). RunInProgress and the rest as for `run`.
+            (`force=True` goes on all the same), or it ended at no limit. ConfigError: `add_budget` names no limit, or no amount.
+            RunInProgress and the rest as for `run`.
         """
-        return await self.driver.drive(Asked(run_id=validate_run_id(run_id), input=None, force=force))
+        more = None if add_budget is None else added(add_budget, self.config)
+        return await self.driver.drive(Asked(run_id=validate_run_id(run_id), input=None, force=force, add_budget=more))
 
     async def stream_resume(self, run_id: str, *, force: bool = False) -> AsyncIterator[Event]:
         """Like `resume`, and yield the events."""
@@ -385,6 +402,9 @@ class ProductionAgent:
             raise ConfigError(f"user_input: a string is due, not {type(user_input).__name__}.")
         if not user_input.strip():
             raise ConfigError("user_input: it is empty. Ask something.")
+        if request_id is None:  # inside a tool of another turn: the same call, run again, is the same request
+            request_id = lineage.derived_name(self.namespace, self.name, user_input)
+            run_id = request_id if run_id is None else run_id
         return Asked(
             run_id=parts.new_run_id() if run_id is None else validate_run_id(run_id),
             input=user_input,
@@ -432,6 +452,7 @@ def create_production_agent(
     response_format: Any = None,
     fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
     prices: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
     redact: Redactor | None = None,
     clock: Clock | None = None,
     **config: Any,
@@ -472,6 +493,7 @@ def create_production_agent(
         response_format=response_format,
         fallbacks=fallbacks,
         prices=prices,
+        budget=budget,
         redact=redact,
         clock=clock,
         unmarked="once",

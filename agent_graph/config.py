@@ -11,13 +11,13 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 from agent_graph.errors import ConfigError
 
-__all__ = ["AgentConfig", "cutoff", "validate_run_id"]
+__all__ = ["AgentConfig", "Budget", "added", "cutoff", "validate_run_id"]
 
 MAX_RUN_ID = 255
 
@@ -95,6 +95,72 @@ class AgentConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return keys and values as the constructor takes them."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "explicit"}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A budget that many runs, agents and processes share by its name.
+
+    ```python
+    budget = Budget("team-a", max_cost_usd=5, per="day")
+    agent = create_production_agent("offline", budget=budget)
+    ```
+
+    It is kept in the agent's storage, in the agent's namespace; every agent that names it there takes part, and each is held to the
+    limit that it names itself. A day is a day of UTC.
+
+    Raises:
+        ConfigError: neither limit, or one that cannot be.
+    """
+
+    name: str
+    """1 to 255 characters, like a run_id."""
+    max_cost_usd: Decimal | None = field(default=None, kw_only=True)
+    """USD of all model calls of the period; None is no limit."""
+    max_tokens: int | None = field(default=None, kw_only=True)
+    """Input + output tokens of the same."""
+    per: Literal["day", "total"] = field(kw_only=True)
+    """Whether it begins anew each day, or never."""
+
+    def __post_init__(self) -> None:
+        try:
+            validate_run_id(self.name)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("run_id:", "budget: name:", 1)) from None
+        if self.max_cost_usd is None and self.max_tokens is None:
+            raise ConfigError(f"budget: {self.name!r} has no limit. Give max_cost_usd=..., max_tokens=... or both.")
+        if self.max_cost_usd is not None:
+            object.__setattr__(self, "max_cost_usd", _usd("budget: max_cost_usd", self.max_cost_usd))
+        if self.max_tokens is not None:
+            object.__setattr__(self, "max_tokens", _whole(0)("budget: max_tokens", self.max_tokens))
+        _one_of("day", "total")("budget: per", self.per)
+
+    def period_of(self, now: float) -> str:
+        """Return the period of `now` (seconds since the epoch): a date, or "" where there is but one."""
+        return datetime.fromtimestamp(now, UTC).date().isoformat() if self.per == "day" else ""
+
+
+def added(amounts: object, config: AgentConfig) -> dict[str, Any]:
+    """Return what `add_budget` adds to which limit of `config`, checked.
+
+    Raises:
+        ConfigError: nothing is added, or to something that is no limit, or an amount that is none.
+    """
+    limits = ("max_steps", "max_tokens", "max_cost_usd", "timeout_s")
+    if not isinstance(amounts, Mapping) or not amounts:
+        raise ConfigError(f"add_budget: a mapping such as {{'max_cost_usd': 0.5}} is due, not {amounts!r}.")
+    checked: dict[str, Any] = {}
+    for key, amount in amounts.items():
+        if key not in limits:
+            near = difflib.get_close_matches(str(key), limits, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"add_budget: {key!r} is no limit.{hint} Limits: {', '.join(limits)}.")
+        if amount is None:
+            raise ConfigError(f"add_budget: {key}: a number to add is due, not None.")
+        if getattr(config, key) is None:
+            raise ConfigError(f"add_budget: {key} is None: there is no limit to add to.")
+        checked[key] = _CHECKS[key](f"add_budget: {key}", amount)
+    return checked
 
 
 def validate_run_id(run_id: object) -> str:

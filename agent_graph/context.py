@@ -10,14 +10,33 @@ Whoever runs a tool sets `current_call` around it; a thread that runs a synchron
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from contextvars import ContextVar
 
 from agent_graph.types import ToolCall
 
-__all__ = ["current_call", "idempotency_key"]
+__all__ = ["Begun", "begun_inside", "current_call", "idempotency_key"]
+
+
+class Begun:
+    """Counts the turns that one attempt at a tool call begins; a tool may begin several at once, in several threads."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def next_number(self, name: str) -> int:
+        """Return how many of `name` were begun before, and count one more."""
+        with self._lock:
+            self._counts[name] += 1
+            return self._counts[name] - 1
+
 
 current_call: ContextVar[ToolCall | None] = ContextVar("agent_graph_current_call", default=None)
 """The tool call that is running here, or None outside a tool."""
+begun_inside: ContextVar[Begun | None] = ContextVar("agent_graph_begun_inside", default=None)
+"""The turns that the running attempt at a tool call has begun, or None outside a tool."""
 
 
 def idempotency_key() -> str | None:

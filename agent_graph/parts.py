@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from agent_graph.config import AgentConfig, validate_run_id
+from agent_graph.config import AgentConfig, Budget, validate_run_id
 from agent_graph.decisions.pricing import PriceBook
 from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ConfigError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent_graph.decisions.structured import AnswerFormat
     from agent_graph_adapters.models import Choice
 
-__all__ = ["Models", "check_port", "models", "moment", "name", "name_unmarked", "new_run_id", "rails"]
+__all__ = ["Models", "budget", "check_port", "models", "moment", "name", "name_unmarked", "new_run_id", "rails"]
 
 logger = logging.getLogger("agent_graph")
 
@@ -121,6 +121,14 @@ def rails(given: Sequence[Guardrail], specs: Sequence[ToolSpec], answer: AnswerF
     if answer is not None:
         own.setdefault("response_format", FormatRail(format=answer))
     return for_tools([*kept, *own.values()], specs)
+
+
+def budget(given: object) -> Budget | None:
+    """Return `given` if it is a budget or None. Raises ConfigError: a name alone is no limit."""
+    if given is None or isinstance(given, Budget):
+        return given
+    paste = f'budget=Budget({given if isinstance(given, str) else "team-a"!r}, max_cost_usd=..., per="day")'
+    raise ConfigError(f"budget: {given!r} is no Budget. Say what it may spend: {paste}")
 
 
 def check_port(backend: Any, argument: str, port: str, methods: Sequence[str], *, optional: bool = False) -> None:

@@ -6,7 +6,9 @@ reservation; a crash leaves the reservation standing as "uncertain". So at every
 
     settled + uncertain + reserved <= limit
 
-and no order of calls, crashes or retries can pass a limit: `admit` is the only door, and it opens by this sum alone.
+and no order of calls, crashes or retries can pass a limit: `admit` is the only door, and it opens by this sum alone. A call may
+count in several accounts at once: that of its turn, those of the turns above it (a turn begun inside a tool of another is that
+one's child, and what it spends is spent by its parent too), and a budget shared by name. It has to fit in each of them.
 
 A turn should end with an answer, not at a wall. Therefore the last call that a budget can pay is made as a *landing*: the model
 is told to answer from what it knows, without tools. A call is normal only if a landing still fits behind it (money, tokens, one
@@ -22,14 +24,28 @@ limit up exactly); both count uncertain amounts as spent; None is no limit, in e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-__all__ = ["Admission", "Estimate", "Key", "Land", "Limits", "Normal", "Refuse", "Spent", "admit", "landing_share_s", "violation"]
+__all__ = [
+    "Account",
+    "Admission",
+    "Estimate",
+    "Key",
+    "Land",
+    "Limits",
+    "Normal",
+    "Refuse",
+    "Spent",
+    "admit",
+    "landing_share_s",
+    "violation",
+]
 
-Key: TypeAlias = Literal["max_steps", "max_tokens", "max_cost_usd", "timeout_s"]
-"""A limit's config key."""
+Key: TypeAlias = Literal["max_steps", "max_tokens", "max_cost_usd", "timeout_s", "budget"]
+"""A limit's config key; "budget" for a limit of a shared budget."""
 
 MIN_OUTPUT_TOKENS = 256
 """An output cap is not shrunk below this: about two paragraphs."""
@@ -96,12 +112,30 @@ class Estimate:
     """USD of both."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """An account above a turn's own in which its calls count too: only tokens and USD are looked at."""
+
+    limits: Limits
+    spent: Spent
+    owner: str
+    """Whose it is, in words: "run 'r', which began this one", or "team-a (a day)"."""
+    shared: bool = False
+    """Whether it is a budget shared by name; else it is a turn's."""
+    kept: Estimate = field(default=Estimate(input_tokens=0, output_tokens=0, cost_usd=Decimal(0)))
+    """What the owner keeps for a landing of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Normal:
     """Make the call."""
 
     max_output_tokens: int | None
     """Cap to give it, possibly shrunk; None for a backend that takes none."""
+    call: Estimate | None = field(default=None, compare=False)
+    """Worst case at that cap: what is to be reserved."""
+    landing: Estimate | None = field(default=None, compare=False)
+    """The least landing that was left room for behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +181,8 @@ def admit(
     can_shrink: bool,
     reasoning: bool = False,
     landing_after: Estimate | None = None,
+    above: Sequence[Account] = (),
+    late: bool = False,
 ) -> Admission:
     """Decide whether the next model call is made, made as the landing, or not made.
 
@@ -161,23 +197,28 @@ def admit(
         can_shrink: whether the backend takes an output cap.
         reasoning: whether the model thinks inside its output, which sets a higher floor.
         landing_after: worst case of a landing made after the call, whose input then holds the call's reply too; default `landing`.
+        above: the other accounts in which the call counts.
+        late: whether a clock that `limits` do not know (an absolute deadline, the time of the turn above) leaves no time for a
+            landing after the call.
     """
-    reached = _reached(limits, spent)
+    reached = _reached(limits, spent) or next(filter(None, map(_reached_above, above)), None)
     if reached:
         return reached
     floor = MIN_REASONING_TOKENS if reasoning else MIN_OUTPUT_TOKENS
     cap = _Cap(price_usd=output_price_usd or Decimal(0), floor=floor, shrinks=can_shrink)
-    room = _Room.of(limits, spent)
-    if landing is None or first:
+    accounts = (Account(limits=limits, spent=spent, owner=""), *above)
+    room = _Room.of(accounts)
+    after = None if landing is None else cap.least(landing_after or landing)
+    if landing is None or after is None or first:
         fitted = cap.fit(call, room)
-        return fitted if isinstance(fitted, Normal) else _refusal(fitted, limits, spent, cap.least(call))
-    normal = _last_call(limits, spent) or cap.fit(call, room.less(cap.least(landing_after or landing)))
+        return replace(fitted, landing=after) if isinstance(fitted, Normal) else _refusal(fitted, accounts, cap.least(call))
+    normal = _last_call(limits, spent, late=late) or cap.fit(call, room.less(after))
     if isinstance(normal, Normal):
-        return normal
+        return replace(normal, landing=after)
     fitted = cap.fit(landing, room)
     if isinstance(fitted, Normal):
-        return Land(normal, fitted.max_output_tokens)
-    return _refusal(fitted, limits, spent, cap.least(landing))
+        return Land(_key_of(normal, accounts, cap.least(call), after), fitted.max_output_tokens)
+    return _refusal(fitted, accounts, cap.least(landing))
 
 
 def landing_share_s(timeout_s: float) -> float:
@@ -193,11 +234,11 @@ class _Room:
     usd: Decimal | None
 
     @classmethod
-    def of(cls, limits: Limits, spent: Spent) -> _Room:
-        return cls(
-            tokens=None if limits.max_tokens is None else limits.max_tokens - spent.bound_tokens,
-            usd=None if limits.max_cost_usd is None else limits.max_cost_usd - spent.bound_usd,
-        )
+    def of(cls, accounts: Sequence[Account]) -> _Room:
+        """Return what the tightest of `accounts` leaves."""
+        tokens = [left for account in accounts if (left := _left_tokens(account)) is not None]
+        usd = [some for account in accounts if (some := _left_usd(account)) is not None]
+        return cls(tokens=min(tokens, default=None), usd=min(usd, default=None))
 
     def less(self, landing: Estimate) -> _Room:
         """Return the room before `landing`; a free landing needs some too, since a limit used up exactly is a reached one."""
@@ -225,10 +266,12 @@ class _Cap:
 
     def least(self, call: Estimate) -> Estimate:
         """Return `call` at the smallest output cap that it may be given."""
-        if not self.shrinks or call.output_tokens <= self.floor:
-            return call
-        saved = (call.output_tokens - self.floor) * self.price_usd
-        return Estimate(input_tokens=call.input_tokens, output_tokens=self.floor, cost_usd=call.cost_usd - saved)
+        return call if not self.shrinks or call.output_tokens <= self.floor else self.at(call, self.floor)
+
+    def at(self, call: Estimate, tokens: int) -> Estimate:
+        """Return `call` at an output cap of `tokens`."""
+        saved = (call.output_tokens - tokens) * self.price_usd
+        return Estimate(input_tokens=call.input_tokens, output_tokens=tokens, cost_usd=call.cost_usd - saved)
 
     def fit(self, call: Estimate, room: _Room) -> Normal | Key:
         """Return `call` at the largest cap that `room` holds, or the limit that does not hold even its least form."""
@@ -237,13 +280,13 @@ class _Cap:
         if short:
             return short
         if not self.shrinks:
-            return Normal(None)
+            return Normal(None, call)
         extra = call.output_tokens - least.output_tokens
         if room.tokens is not None:
             extra = min(extra, room.tokens - least.input_tokens - least.output_tokens)
         if room.usd is not None and extra * self.price_usd > room.usd - least.cost_usd:
             extra = int((room.usd - least.cost_usd) // self.price_usd)
-        return Normal(least.output_tokens + extra)
+        return Normal(least.output_tokens + extra, self.at(call, least.output_tokens + extra))
 
 
 def _reached(limits: Limits, spent: Spent) -> Refuse | None:
@@ -259,20 +302,54 @@ def _reached(limits: Limits, spent: Spent) -> Refuse | None:
     return None
 
 
-def _last_call(limits: Limits, spent: Spent) -> Key | None:
+def _reached_above(account: Account) -> Refuse | None:
+    limits = Limits(max_tokens=account.limits.max_tokens, max_cost_usd=account.limits.max_cost_usd)
+    reached = _reached(limits, account.spent)
+    return None if reached is None else _of_account(account, reached)
+
+
+def _of_account(account: Account, refused: Refuse) -> Refuse:
+    """Say whose limit it is that refuses, where it is not the turn's own."""
+    if account.shared:
+        return Refuse("budget", f"budget: {account.owner}: {refused.text.replace(':', '', 1)}")
+    return Refuse(refused.key, f"{refused.text}, of {account.owner}") if account.owner else refused
+
+
+def _left_tokens(account: Account) -> int | None:
+    limit, kept = account.limits.max_tokens, account.kept
+    return None if limit is None else limit - account.spent.bound_tokens - kept.input_tokens - kept.output_tokens
+
+
+def _left_usd(account: Account) -> Decimal | None:
+    limit = account.limits.max_cost_usd
+    return None if limit is None else limit - account.spent.bound_usd - account.kept.cost_usd
+
+
+def _last_call(limits: Limits, spent: Spent, *, late: bool) -> Key | None:
     """Return the limit that leaves no step or no time for a landing after the next call, or None."""
     if limits.max_steps is not None and spent.steps + 1 >= limits.max_steps:
         return "max_steps"
-    if limits.timeout_s is not None and limits.timeout_s - spent.elapsed_s <= landing_share_s(limits.timeout_s):
+    if late or (limits.timeout_s is not None and limits.timeout_s - spent.elapsed_s <= landing_share_s(limits.timeout_s)):
         return "timeout_s"
     return None
 
 
-def _refusal(key: Key, limits: Limits, spent: Spent, call: Estimate) -> Refuse:
+def _refusal(key: Key, accounts: Sequence[Account], call: Estimate) -> Refuse:
+    """Return the refusal of `call` by the first account that does not hold it."""
+    account = next(account for account in accounts if _Room.of((account,)).short_of(call) == key)
+    limits, spent = account.limits, account.spent
     if key == "max_tokens":
-        used, needed, limit = spent.bound_tokens, call.input_tokens + call.output_tokens, limits.max_tokens
-        return Refuse(key, f"{key}: {used} + {needed} of {limit}")
-    return Refuse(key, f"{key}: {plain(spent.bound_usd)} + {plain(call.cost_usd)} of {plain(limits.max_cost_usd)}")
+        text = f"{key}: {spent.bound_tokens} + {call.input_tokens + call.output_tokens} of {limits.max_tokens}"
+    else:
+        text = f"{key}: {plain(spent.bound_usd)} + {plain(call.cost_usd)} of {plain(limits.max_cost_usd)}"
+    return _of_account(account, Refuse(key, text))
+
+
+def _key_of(key: Key, accounts: Sequence[Account], call: Estimate, landing: Estimate) -> Key:
+    """Return `key`, or "budget" where it is a shared budget that does not hold `call` and `landing`."""
+    short = (account for account in accounts if _Room.of((account,)).less(landing).short_of(call) == key)
+    account = next(short, None) if key in ("max_tokens", "max_cost_usd") else None
+    return "budget" if account is not None and account.shared else key
 
 
 def plain(value: Decimal | float | None) -> str:

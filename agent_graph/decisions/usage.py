@@ -12,7 +12,7 @@ docs.anthropic.com/en/api/messages (usage), ai.google.dev/api/generate-content (
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 __all__ = ["Usage", "read_usage"]
@@ -42,6 +42,8 @@ class Usage:
     """Of the output."""
     total_only: bool = False
     """Only a total was reported. It all stands as output, the dearer side; who has counted the input may move that part."""
+    contradiction: str = field(default="", compare=False)
+    """What cannot be in the report, "120 cached of 100 input tokens"; the larger figures hold then. "": nothing."""
 
 
 _INPUT: Final = ("input_tokens", "prompt_tokens", "prompt_token_count", "promptTokenCount", "inputTokens", "prompt_eval_count")
@@ -86,6 +88,7 @@ def _with_details(table: Mapping[str, Any]) -> Usage | None:
     if not (told_input or told_output or total):
         return None
     output = max(told_output, total - told_input)
+    plain_input, plain_output = _first((table,), _INPUT) + beside, _first((table,), _OUTPUT) + thoughts
     return Usage(
         input_tokens=told_input,
         output_tokens=output,
@@ -97,7 +100,14 @@ def _with_details(table: Mapping[str, Any]) -> Usage | None:
         audio_input=audio_in,
         audio_output=audio_out,
         total_only=not (told_input or told_output),
+        contradiction=_contradiction((read + written, "cached", plain_input, "input"), (reasoning, "reasoning", plain_output, "output")),
     )
+
+
+def _contradiction(*parts: tuple[int, str, int, str]) -> str:
+    """Return the first part that is larger than the whole that was reported beside it, in words; "" for none."""
+    found = (f"{part} {kind} of {whole} {of} tokens" for part, kind, whole, of in parts if whole and part > whole)
+    return next(found, "")
 
 
 def _sum_beside(table: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> int:

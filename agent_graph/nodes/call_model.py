@@ -8,7 +8,7 @@ settled. Then the pure rails; a verdict that is not Allow, and every rail that w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
@@ -16,12 +16,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import Command, Send
 
 from agent_graph.decisions import compression, prompt, routing
-from agent_graph.decisions.budget import Admission, Land, Normal, Refuse, admit
+from agent_graph.decisions.budget import Land, Refuse
 from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
 from agent_graph.nodes import outcome
 from agent_graph.runtime.compressing import window_of
-from agent_graph.runtime.governor import ModelOverflow
+from agent_graph.runtime.governor import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.runtime.judging import rails_at
 from agent_graph.runtime.transcript import text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
@@ -49,36 +49,60 @@ async def call_model(state: RunState, config: RunnableConfig) -> Command[Next]:
 async def _step(turn: Turn, state: RunState) -> Command[Next]:
     if state.get("outcome"):
         return Command(goto="finish")
-    messages = state["messages"]
+    messages, step = state["messages"], state["step"] + 1
     await turn.agent.remember(turn, messages, at_end=False)
-    asked = _input_of(turn, messages, state.get("landing"))
-    plan = await _before(turn, state, asked)
-    if plan.leave is not None:
-        return plan.leave
+    turn.run.landed = landing = state.get("landing")
+    asked = _input_of(turn, messages, landing)
+    text = _TextRelay(turn, step)
+    while True:
+        plan = await _before(turn, state, asked)
+        if plan.call is None:
+            return plan.leave
+        try:
+            reply = await plan.call.reply(asked, tools=landing is None, on_text=text.take if turn.streaming else None)
+            break
+        except NotAffordable:
+            continue  # others spent meanwhile what was left: look again
+        except ModelOverflow as error:
+            return _compress_once(turn, state, plan.input_tokens, error)
+        except (ModelsFailed, TimeToLand) as error:
+            return await _landed_on_another(turn, state, plan.call, error)
+    turn.agent.learn(turn, turn.conversion.to_spec(asked))
+    return await _after(turn, state, with_ids(reply, step), text, landing=landing)
+
+
+async def _landed_on_another(turn: Turn, state: RunState, call: ModelCall, error: ModelsFailed | TimeToLand) -> Command[Next]:
+    """Land on a model that has not just failed, if there is one and something to answer from; else the error is the turn's end.
+
+    A model that was only too slow has not failed: without another one it gets the time that was kept for the landing.
+    """
+    slow = isinstance(error, TimeToLand)
+    others = [candidate for candidate in call.candidates[1:] if candidate not in call.failed]
+    spent = call.candidates[:1] if slow and others else call.failed
+    left = [candidate for candidate in call.candidates if candidate not in spent]
+    if state.get("landing") is not None or not turn.run.steps or not left:
+        raise error
+    turn.run.landed = landing = "timeout_s" if slow else "error"
+    turn.note("landing", {"limit": landing}, step=state["step"])
+    asked = _input_of(turn, state["messages"], landing)
+    count = turn.agent.count(turn, turn.conversion.to_spec(asked))
+    again = turn.agent.governor.call(turn, input_tokens=count, step=state["step"] + 1, landing=True, without=tuple(spent))
     text = _TextRelay(turn, state["step"] + 1)
     try:
-        reply = await turn.agent.governor.reply(
-            turn,
-            asked,
-            input_tokens=plan.input_tokens,
-            step=state["step"] + 1,
-            tools=state.get("landing") is None,
-            max_output_tokens=plan.max_output_tokens,
-            on_text=text.take if turn.streaming else None,
-        )
-    except ModelOverflow as error:
-        return _compress_once(turn, state, plan.input_tokens, error)
-    turn.agent.learn(turn, turn.conversion.to_spec(asked))
-    return await _after(turn, state, with_ids(reply, state["step"] + 1), text)
+        reply = await again.reply(asked, tools=False, on_text=text.take if turn.streaming else None)
+    except (NotAffordable, ModelsFailed, ModelOverflow):
+        raise error from None
+    update = await _after(turn, state, with_ids(reply, state["step"] + 1), text, landing=landing)
+    return replace(update, update={**(update.update or {}), "landing": landing})
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What the pure decisions say: leave for another node, or make the call."""
+    """What the pure decisions say: make the call, or leave for another node."""
 
-    leave: Command[Next] | None
+    leave: Command[Next]
+    call: ModelCall | None = None
     input_tokens: int = 0
-    max_output_tokens: int | None = None
 
 
 def _input_of(turn: Turn, messages: Sequence[BaseMessage], landing: str | None) -> list[BaseMessage]:
@@ -97,36 +121,19 @@ async def _before(turn: Turn, state: RunState, asked: list[BaseMessage]) -> _Pla
     count = 0 if stop is not None else turn.agent.count(turn, turn.conversion.to_spec(asked))
     over = compression.needed(count, turn.config.compression_threshold, window_of(turn.agent, turn))
     compress = (over or turn.agent.compresses_always) and state.get("compressed_at", -1) != step
-    landing, cap = state.get("landing"), None
+    landing, call = state.get("landing"), None
     if stop is None and not compress:
-        match _admitted(turn, count, first=step == 0, landing=landing is not None):
-            case Refuse(text=text):
-                stop = text
-            case Land(key=key, max_output_tokens=tokens):
-                landing, cap = key, tokens
-            case Normal(max_output_tokens=tokens):
-                cap = tokens
+        call = turn.agent.governor.call(turn, input_tokens=count, step=step + 1, landing=landing is not None)
+        said = await call.admission()
+        if isinstance(said, Refuse):
+            stop = said.text
+        elif isinstance(said, Land):
+            landing = said.key
     goto = routing.before_model(ended=False, stop=stop, landing=landing, landing_known=state.get("landing") is not None, compress=compress)
     if goto == "call_model":
-        return _Plan(None, count, cap)
+        return _Plan(Command(), call, count)
     update = {"stop": stop, "landing": landing} if goto == "check_budget" else {}
-    return _Plan(Command(update=update, goto=goto))
-
-
-def _admitted(turn: Turn, count: int, *, first: bool, landing: bool) -> Admission:
-    governor = turn.agent.governor
-    candidate = governor.model
-    call = governor.estimate(turn, candidate, count)
-    return admit(
-        turn.limits,
-        turn.spent,
-        call=call,
-        landing=None if landing else call,
-        first=first,
-        output_price_usd=governor.output_price_usd(candidate, count),
-        can_shrink=candidate.backend is None,
-        reasoning=candidate.reasoning,
-    )
+    return _Plan(Command(update=update, goto=goto), None, count)
 
 
 def _compress_once(turn: Turn, state: RunState, input_tokens: int, error: ModelOverflow) -> Command[Next]:
@@ -137,7 +144,7 @@ def _compress_once(turn: Turn, state: RunState, input_tokens: int, error: ModelO
     return Command(goto="compress")
 
 
-async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay) -> Command[Next]:
+async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay, *, landing: str | None) -> Command[Next]:
     step = state["step"] + 1
     calls = sends(turn, reply, step)
     stages = ("reply",) if calls else ("reply", "output")
@@ -151,7 +158,7 @@ async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay
             step, run.total_tokens, run.total_cost_usd, str(reply.response_metadata.get("model_name") or turn.agent.governor.model.name)
         )
     )
-    goto = routing.after_reply(judged=not waiting, allowed=allowed, calls=len(calls), landing=state.get("landing") is not None)
+    goto = routing.after_reply(judged=not waiting, allowed=allowed, calls=len(calls), landing=landing is not None)
     update = {"messages": [reply], "step": step}
     return Command(update=update, goto=calls if goto == "run_tool" else goto)
 

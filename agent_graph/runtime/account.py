@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from agent_graph.decisions.results import make_storable
 from agent_graph.errors import OutcomeUnknown
@@ -42,18 +42,18 @@ class Totals:
         """Steps that have a reply."""
         return len(self._used)
 
-    def add(self, row: LedgerRow) -> None:
-        """Count `row`."""
+    def add(self, row: LedgerRow, sign: Literal[1, -1] = 1) -> None:
+        """Count `row`; with -1, take it out again."""
         if row.state in ("reserved", "unsettled"):
-            self.uncertain_tokens += row.bound_tokens
-            self.uncertain_nusd += row.bound_nusd
-            return
-        self.tokens += row.tokens
-        self.cost_nusd += row.cost_nusd
+            self.uncertain_tokens += sign * row.bound_tokens
+            self.uncertain_nusd += sign * row.bound_nusd
+        self.tokens += sign * row.tokens
+        self.cost_nusd += sign * row.cost_nusd
         if row.used:
             self._used.add(row.step)
-        self.dearest_nusd = max(self.dearest_nusd, row.cost_nusd)
-        self.largest_tokens = max(self.largest_tokens, row.tokens)
+        if row.kind != "subagent":
+            self.dearest_nusd = max(self.dearest_nusd, row.cost_nusd)
+            self.largest_tokens = max(self.largest_tokens, row.tokens)
 
 
 def totals(rows: Iterable[LedgerRow]) -> Totals:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent_graph.decisions.budget import Normal, admit
+from agent_graph.decisions.budget import Normal
 from agent_graph.decisions.compression import assemble, limit_of, plan, summary_prompt
 from agent_graph.errors import describe
-from agent_graph.runtime.governor import ModelOverflow, ModelsFailed
+from agent_graph.runtime.governor import ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.types import Message, MessageRole
 
 if TYPE_CHECKING:
@@ -57,38 +57,16 @@ async def _summary(agent: Any, turn: Turn, chosen: Plan) -> str | None:
     """Return the model's summary, or None where the limits or the model do not give one."""
     asked = summary_prompt(chosen.to_summarise, chosen.summary_tokens, room=window_of(agent, turn))
     tokens = agent.count(turn, asked)
-    cap = _admitted(agent, turn, tokens, next_call=chosen.limit)
-    if cap is None:
+    call = agent.governor.call(
+        turn, input_tokens=tokens, step=turn.run.steps, kind="summary", behind=chosen.limit, most=chosen.summary_tokens
+    )
+    if not isinstance(await call.admission(), Normal):
         turn.warn("compression: the summary was made without the model, because its call would not leave enough for the answer.")
         return None
     try:
-        reply = await agent.governor.reply(
-            turn,
-            turn.conversion.to_langchain(asked),
-            input_tokens=tokens,
-            step=turn.run.steps,
-            kind="summary",
-            tools=False,
-            max_output_tokens=min(cap, chosen.summary_tokens) if cap else None,
-        )
-    except (ModelsFailed, ModelOverflow) as error:
+        reply = await call.reply(turn.conversion.to_langchain(asked), tools=False)
+    except (ModelsFailed, ModelOverflow, NotAffordable, TimeToLand) as error:
         turn.warn(f"compression: the summary was made without the model ({describe(error)}).")
         return None
     text: str = reply.text
     return text
-
-
-def _admitted(agent: Any, turn: Turn, tokens: int, *, next_call: int) -> int | None:
-    """Return the output cap of a summary that the limits can pay beside the next call (0: none can be given); None where they cannot."""
-    candidate = agent.governor.model
-    admission = admit(
-        turn.limits,
-        turn.spent,
-        call=agent.governor.estimate(turn, candidate, tokens),
-        landing=agent.governor.estimate(turn, candidate, next_call),
-        first=False,
-        output_price_usd=agent.governor.output_price_usd(candidate, tokens),
-        can_shrink=candidate.backend is None,
-        reasoning=candidate.reasoning,
-    )
-    return (admission.max_output_tokens or 0) if isinstance(admission, Normal) else None

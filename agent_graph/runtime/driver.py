@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,11 +27,11 @@ from agent_graph.decisions.structured import Misfit
 from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
 from agent_graph.events import RunFinished, RunStarted
 from agent_graph.failpoints import failpoint
-from agent_graph.runtime import memory
+from agent_graph.runtime import lineage, memory
 from agent_graph.runtime.account import stored_run, to_result
 from agent_graph.runtime.asking import pending_of
 from agent_graph.runtime.transcript import repaired
-from agent_graph.runtime.turn import RESOLUTION, Turn, current_turn
+from agent_graph.runtime.turn import RESOLUTION, Turn
 from agent_graph.storage.port import Claim, NoteRow, TurnRequest, TurnRow
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ POLL_S = 0.05
 """How often a waiting caller looks whether the run that it waits for has ended, in seconds."""
 SUPERSTEPS_A_STEP = 5
 OVER = frozenset({"complete", "failed", "timeout", "closed"})
+LIMITS = frozenset({"max_steps", "max_tokens", "max_cost_usd", "timeout_s", "budget"})
+"""What `AgentRun.stop_reason` is where a turn ended at a limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,8 @@ class Asked:
     request_id: str | None = None
     deadline_at: float | None = None
     force: bool = False
+    add_budget: Mapping[str, Any] | None = None
+    """What is added to which limit; also takes up again a turn that ended at a limit."""
     sink: Callable[[Event], None] | None = None
     messages: Sequence[BaseMessage] | None = None
     """The history and the input, in the place of what the memory holds; None: the memory is loaded."""
@@ -86,6 +91,8 @@ class Driver:
     async def drive(self, asked: Asked) -> AgentRun:
         """Return the AgentRun that `asked` leads to: of a new turn, a resumed one, or one that is stored already."""
         failpoint("claim.before")
+        if asked.add_budget is not None:
+            await self._insist_on_a_limit(asked.run_id)
         claim = await self._claimed(asked)
         failpoint("claim.after")
         if claim.turn is not None and claim.outcome in ("stored", "waiting"):
@@ -106,14 +113,14 @@ class Driver:
             claim: Claim = await agent.storage.claim(self._request(asked, awaited), asyncio.current_task())
             if claim.outcome != "busy":
                 return self._granted(claim, asked)
-            _refuse_ancestor(asked.run_id)
+            lineage.refuse_ancestor(agent.namespace, asked.run_id)
             if agent.config.on_busy == "raise" or (until is not None and agent.clock.monotonic() >= until):
                 raise RunInProgress(f"run {asked.run_id!r} is being worked on elsewhere.", run_id=asked.run_id)
             awaited = claim.turn.key.turn if claim.turn is not None else None
             await agent.clock.sleep(POLL_S)
 
     def _request(self, asked: Asked, awaited: int | None) -> TurnRequest:
-        agent = self._agent
+        agent, parent = self._agent, lineage.parent()
         return TurnRequest(
             namespace=agent.namespace,
             run_id=asked.run_id,
@@ -123,8 +130,20 @@ class Driver:
             fingerprint=agent.fingerprint,
             on_unfinished=asked.on_unfinished or agent.config.on_unfinished,
             force=asked.force,
+            reopen=asked.add_budget is not None,
             awaited=awaited,
+            parent=None if parent is None else json.dumps([parent.key.namespace, parent.key.run_id, parent.key.turn]),
         )
+
+    async def _insist_on_a_limit(self, run_id: str) -> None:
+        """Raise RunConflict where the run's last turn has ended, but at no limit that could be raised."""
+        rows = await self._agent.storage.turns(self._agent.namespace, run_id)
+        if not rows or rows[-1].status not in OVER:
+            return
+        run = await stored_run(self._agent.storage, rows[-1])
+        if rows[-1].status not in ("failed", "timeout") or run.stop_reason not in LIMITS:
+            why = f"it ended {rows[-1].status} ({run.stop_reason}), at no limit"
+            raise RunConflict(f"run {run_id!r}: add_budget cannot continue turn {run.turn}: {why}.", run_id=run_id)
 
     def _granted(self, claim: Claim, asked: Asked) -> Claim:
         if claim.outcome == "not_found":
@@ -141,7 +160,9 @@ class Driver:
         return run
 
     async def _stored(self, row: TurnRow, asked: Asked) -> AgentRun:
-        run = await self.account(row)
+        run, parent = await self.account(row), lineage.parent()
+        if parent is not None:
+            parent.ledger.book_ended(row.key, await self._agent.storage.ledger(row.key))
         if not row.delivered and row.status != "waiting":
             with contextlib.suppress(LeaseLost):  # its own caller is just about to say the same
                 self._agent.storage.put(replace(row, delivered=True), fence=0)
@@ -152,6 +173,8 @@ class Driver:
     async def _turn(self, claim: Claim, asked: Asked) -> Turn:
         turn = await self._opened(claim)
         turn.sink, turn.streaming, turn.deadline_at = asked.sink, asked.sink is not None, asked.deadline_at
+        if asked.add_budget is not None:
+            turn.add_budget(asked.add_budget)
         self._live[(turn.key.run_id, turn.key.turn)] = turn
         return turn
 
@@ -166,12 +189,15 @@ class Driver:
             clock=agent.clock,
             system=agent._build_system_prompt(agent.tools),
             resumed=claim.outcome == "resume",
+            parent=lineage.parent(),
+            budget=agent.budget,
         )
         if turn.resumed:
             storage, key = agent.storage, turn.key
             turn.restore(await storage.journal(key), await storage.ledger(key), await storage.notes(key))
             turn.loaded = True
             turn.put_turn("running", result=False)
+        turn.ledger.join()
         return turn
 
     async def _close(self, row: TurnRow) -> None:
@@ -224,7 +250,7 @@ class Driver:
             **({} if callbacks is None else {"callbacks": callbacks}),
             **given,
             "configurable": {**given.get("configurable", {}), "thread_id": turn.key.thread_id},
-            "recursion_limit": SUPERSTEPS_A_STEP * (agent.config.max_steps or 100_000) + 50,
+            "recursion_limit": SUPERSTEPS_A_STEP * (turn.limits.max_steps or 100_000) + 50,
         }
         begin: Any = {"run_id": turn.key.run_id, "turn": turn.key.turn, "input": turn.run.input}
         if asked.messages is not None:
@@ -255,13 +281,21 @@ class Driver:
         turn.put_turn("waiting", result=True)
 
     async def _has_begun(self, turn: Turn, config: dict[str, Any]) -> bool:
-        """Return whether the graph has a checkpoint of this very turn to go on from."""
+        """Return whether the graph has a checkpoint of this very turn to go on from.
+
+        One that came to its end while its turn did not was taken up again (`add_budget`): the loop is entered anew before the model.
+        """
         state = await self._agent.graph.aget_state(config)
-        return bool(state.created_at) and state.values.get("turn") == turn.key.turn and bool(state.tasks)
+        if not state.created_at or state.values.get("turn") != turn.key.turn:
+            return False
+        if not state.tasks:
+            await self._agent.graph.aupdate_state(config, {"outcome": None, "stop": None, "landing": None}, as_node="run_tool")
+        return True
 
     async def _delivered(self, turn: Turn) -> None:
         failpoint("turn.before_delivered")
         turn.put_turn(_stored_status(turn.run), result=True, delivered=True)
+        self._leave(turn)
         failpoint("turn.before_release")
         try:
             await turn.storage.release(turn.key, fence=turn.fence)
@@ -282,8 +316,15 @@ class Driver:
         await asyncio.shield(self._let_go(turn))
 
     async def _let_go(self, turn: Turn) -> None:
+        self._leave(turn)
         with contextlib.suppress(StorageError, NotDurable, LeaseLost):
             await turn.storage.release(turn.key, fence=turn.fence)
+
+    @staticmethod
+    def _leave(turn: Turn) -> None:
+        """Tell the turn above how this one ended; whether that one can still record it is its own concern."""
+        with contextlib.suppress(StorageError, NotDurable, LeaseLost):
+            turn.ledger.leave()
 
     # -- a person's word ------------------------------------------------------------------------------------------------------------
 
@@ -410,13 +451,6 @@ class Driver:
 
 def _stored_status(run: AgentRun) -> Any:
     return "waiting" if run.status == "running" else run.status
-
-
-def _refuse_ancestor(run_id: str) -> None:
-    """A tool that waits for the run that waits for it would wait for ever."""
-    turn = current_turn.get()
-    if turn is not None and turn.key.run_id == run_id:
-        raise RunInProgress(f"run {run_id!r} is the very run that this call is made from.", run_id=run_id)
 
 
 def _embedded_run_id(config: RunnableConfig) -> str:

@@ -2,12 +2,13 @@
 
 How it works
     A call has candidates: the agent's model, then its fallbacks in order. For each candidate there are up to `retry_attempts`
-    attempts. One attempt: count the input, take its worst case, *reserve* it behind the barrier, call under the turn's deadline,
-    *settle*. What an error means is decided in `decisions/retry.py`; a client's own retries are switched off, because stacked
-    retries multiply (three times three is nine calls where three were meant) and are invisible to any limit.
+    attempts. One attempt: take its worst case at this candidate's price, *reserve* it behind the barrier, call under the turn's
+    deadline, *settle*. An attempt that the limits do not hold is not made: the next candidate may be cheaper. What an error means
+    is decided in `decisions/retry.py`; a client's own retries are switched off, because stacked retries multiply (three times three
+    is nine calls where three were meant) and are invisible to any limit.
 
 What must stay true
-    1. No call leaves without its reservation on disk.
+    1. No attempt is made without its own reservation, admitted and on disk: retries, fallbacks, summaries and judges included.
     2. Every reservation is closed: settled, known not to be billed, or uncertain.
     3. Nothing waits past the turn's time; a cancelled call leaves an uncertain entry and passes the cancellation on.
 """
@@ -18,19 +19,20 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, message_chunk_to_message
 
-from agent_graph.decisions.budget import Estimate
+from agent_graph.decisions.budget import Admission, Estimate, Land, Normal, Refuse, admit
 from agent_graph.decisions.replies import Usage, read_usage
 from agent_graph.decisions.retry import Breaker, RetryBudget, classify, next_delay
 from agent_graph.errors import AgentGraphError, ContractError, LLMError, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.account import usd
+from agent_graph.runtime.ledger import Reserved
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -40,7 +42,19 @@ if TYPE_CHECKING:
     from agent_graph.ports import LLMBackend
     from agent_graph.runtime.turn import Turn
 
-__all__ = ["Candidate", "Circuit", "Governor", "ModelOverflow", "ModelsFailed", "TimeIsUp", "circuit_of", "never_billed"]
+__all__ = [
+    "Candidate",
+    "Circuit",
+    "Governor",
+    "ModelCall",
+    "ModelOverflow",
+    "ModelsFailed",
+    "NotAffordable",
+    "TimeIsUp",
+    "TimeToLand",
+    "circuit_of",
+    "never_billed",
+]
 
 logger = logging.getLogger("agent_graph")
 
@@ -50,6 +64,14 @@ MOST_BOUND = 64
 
 class TimeIsUp(AgentGraphError):
     """The turn's time ended inside a call."""
+
+
+class TimeToLand(AgentGraphError):
+    """A call was cut because what is left of the turn's time is kept for a landing."""
+
+
+class NotAffordable(AgentGraphError):
+    """No candidate's worst case fits any more; the message is the refusal, for `AgentRun.error`."""
 
 
 class ModelOverflow(AgentGraphError):
@@ -128,6 +150,8 @@ class Governor:
         self.max_output_tokens = max_output_tokens
         self._bound: dict[tuple[int, int, bool], tuple[Any, Any]] = {}
         self._unpriced: set[str] = set()
+        self.ceiling_breaches = 0
+        """How many replies cost more than was reserved for them: a provider that ignores its output cap, or input counted too low."""
 
     @property
     def model(self) -> Candidate:
@@ -141,13 +165,17 @@ class Governor:
         caps = [cap for cap in (self.max_output_tokens, candidate.max_output_tokens) if cap is not None]
         return min(caps) if caps else None
 
-    def estimate(self, turn: Turn, candidate: Candidate, input_tokens: int) -> Estimate:
-        """Return the worst case of one call: by the price table, or for a backend by its dearest and largest call of this turn."""
+    def estimate(self, turn: Turn, candidate: Candidate, input_tokens: int, *, most: int | None = None) -> Estimate:
+        """Return the worst case of one call: by the price table, or for a backend by its dearest and largest call of this turn.
+
+        `most`: no more output than this is asked for.
+        """
+        sums = turn.ledger.sums
         if candidate.backend is not None:
-            return Estimate(input_tokens=max(input_tokens, turn.sums.largest_tokens), output_tokens=0, cost_usd=usd(turn.sums.dearest_nusd))
-        cap = self.cap_of(candidate) or 0
+            return Estimate(input_tokens=max(input_tokens, sums.largest_tokens), output_tokens=0, cost_usd=usd(sums.dearest_nusd))
+        cap = min(cap for cap in (self.cap_of(candidate) or 0, most) if cap is not None)
         worst = self.prices.worst_case(candidate.name, input_tokens, cap, provider=candidate.provider, base_url=candidate.base_url)
-        return Estimate(input_tokens=input_tokens, output_tokens=cap, cost_usd=worst if worst is not None else usd(turn.sums.dearest_nusd))
+        return Estimate(input_tokens=input_tokens, output_tokens=cap, cost_usd=worst if worst is not None else usd(sums.dearest_nusd))
 
     def output_price_usd(self, candidate: Candidate, input_tokens: int) -> Decimal | None:
         """Return USD of one output token at this size, or None where tokens cost nothing that is known."""
@@ -163,43 +191,32 @@ class Governor:
 
     # -- one call ---------------------------------------------------------------------------------------------------------------
 
-    async def reply(
+    def call(
         self,
         turn: Turn,
-        messages: Sequence[BaseMessage],
         *,
         input_tokens: int,
         step: int,
         kind: Literal["step", "summary", "judge"] = "step",
-        tools: bool = True,
-        max_output_tokens: int | None = None,
-        on_text: Callable[[str], None] | None = None,
-    ) -> AIMessage:
-        """Return a model's reply to `messages`, trying again and falling back as the policy says.
+        landing: bool = False,
+        behind: int | None = None,
+        most: int | None = None,
+        without: Collection[Candidate] = (),
+    ) -> ModelCall:
+        """Return a call that is not made yet: `admission` says what the limits say of it, `reply` makes it.
 
         Args:
             turn: whose ledger, limits and clock apply.
-            messages: the whole input, system message included.
-            input_tokens: their count.
+            input_tokens: count of the whole input.
             step: the step that the reply is for; 0 outside the loop's steps.
             kind: what the call is for; only a "step" counts as one.
-            tools: whether the model may call tools.
-            max_output_tokens: cap of this reply, as admitted; None for the candidate's own.
-            on_text: called with each piece of text where the reply is to be streamed.
-
-        Raises:
-            TimeIsUp, ModelOverflow, ModelsFailed (its cause is the last error), ContractError, StorageError, NotDurable, LeaseLost.
+            landing: whether it is the landing itself: nothing has to fit behind it.
+            behind: input tokens of the landing that has to fit behind it; None: as many as its own.
+            most: no more output than this is asked for.
+            without: candidates that are not to be asked.
         """
-        call = _ModelCall(self, turn, messages, input_tokens, step, kind, tools, max_output_tokens, on_text)
-        last: BaseException | None = None
-        for candidate in self.candidates:
-            try:
-                return await call.ask(candidate)
-            except _CandidateFailed as failed:
-                last = failed.__cause__
-                if candidate is not self.candidates[-1]:
-                    turn.warn(f"{candidate.name} failed ({describe(last) if last else 'open circuit'}); falling back.", step=step)
-        raise ModelsFailed(describe(last) if last else None) from last
+        candidates = tuple(candidate for candidate in self.candidates if candidate not in without)
+        return ModelCall(self, turn, candidates, input_tokens, step, kind, landing, behind, most)
 
     def bound(self, candidate: Candidate, *, tools: bool) -> Any:
         """Return the candidate's client for the running loop, bound to the agent's tools once."""
@@ -241,6 +258,8 @@ class Governor:
             usage = Usage(input_tokens=input_tokens, output_tokens=output, total_tokens=input_tokens + output)
         model = str(reply.response_metadata.get("model_name") or candidate.name)
         facts: dict[str, Any] = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "model": model}
+        if usage.contradiction:
+            facts["contradiction"] = usage.contradiction
         facts |= {name: value for name in ("cache_read", "cache_write", "cache_write_1h", "reasoning") if (value := getattr(usage, name))}
         if estimated:
             facts["estimated"] = True
@@ -293,27 +312,125 @@ class _CandidateFailed(Exception):
     """One candidate gave up; the cause is its last error."""
 
 
-class _ModelCall:
-    """One call: its attempts at one candidate after another."""
+class _Refused(Exception):
+    """The limits do not hold an attempt at this candidate."""
+
+    def __init__(self, said: Land | Refuse) -> None:
+        super().__init__(said.text if isinstance(said, Refuse) else f"{said.key}: only a landing fits")
+
+
+class ModelCall:
+    """One call: its attempts at one candidate after another, each admitted before it is made."""
 
     def __init__(
         self,
         governor: Governor,
         turn: Turn,
-        messages: Sequence[BaseMessage],
+        candidates: tuple[Candidate, ...],
         input_tokens: int,
         step: int,
         kind: Literal["step", "summary", "judge"],
-        tools: bool,
-        max_output_tokens: int | None,
-        on_text: Callable[[str], None] | None,
+        landing: bool,
+        behind: int | None,
+        most: int | None,
     ) -> None:
-        self.governor, self.turn, self.messages = governor, turn, messages
-        self.input_tokens, self.step, self.kind, self.tools = input_tokens, step, kind, tools
-        self.max_output_tokens, self.on_text = max_output_tokens, on_text
-        self.number = 0
+        self.candidates = candidates
+        self.failed: list[Candidate] = []
+        """Who was asked and failed for good."""
+        self._governor, self._turn = governor, turn
+        self._input_tokens, self._step, self._kind = input_tokens, step, kind
+        self._landing, self._behind, self._most = landing, behind, most
+        self._first = kind == "step" and not turn.ledger.sums.steps
+        self._quotes: dict[int, tuple[Estimate, Estimate, Decimal | None]] = {}
+        self._number = 0
+        self._messages: Sequence[BaseMessage] = ()
+        self._tools = True
+        self._on_text: Callable[[str], None] | None = None
 
-    async def ask(self, candidate: Candidate) -> AIMessage:
+    # -- what the limits say ----------------------------------------------------------------------------------------------------
+
+    async def admission(self) -> Admission:
+        """Return what the limits say: Normal if one candidate fits, else Land if one fits as the landing, else Refuse."""
+        await self._turn.ledger.refresh()
+        land: Land | None = None
+        refused: Refuse | None = None
+        for candidate in self.candidates:
+            said = self._admit(candidate)
+            if isinstance(said, Normal):
+                return said
+            if isinstance(said, Land):
+                land = land or said
+            else:
+                refused = refused or said
+        assert land is not None or refused is not None, "a call has a candidate"
+        return land or refused  # type: ignore[return-value]  # one of them is there
+
+    def _admit(self, candidate: Candidate) -> Admission:
+        turn = self._turn
+        call, landing, price = self._quote(candidate)
+        return turn.ledger.orphaned() or admit(
+            turn.limits,
+            turn.spent,
+            call=call,
+            landing=None if self._landing else landing,
+            first=self._first,
+            output_price_usd=price,
+            can_shrink=candidate.backend is None,
+            reasoning=candidate.reasoning,
+            above=turn.ledger.above(),
+            late=turn.is_late,
+        )
+
+    def _quote(self, candidate: Candidate) -> tuple[Estimate, Estimate, Decimal | None]:
+        """Return the worst case of the call, of the landing behind it, and the price of one output token."""
+        known = self._quotes.get(id(candidate))
+        if known is None or candidate.backend is not None:  # a backend's worst case grows with what it has told
+            governor, tokens = self._governor, self._input_tokens
+            call = governor.estimate(self._turn, candidate, tokens, most=self._most)
+            landing = call if self._behind is None else governor.estimate(self._turn, candidate, self._behind)
+            known = self._quotes[id(candidate)] = (call, landing, governor.output_price_usd(candidate, tokens))
+        return known
+
+    # -- the call ---------------------------------------------------------------------------------------------------------------
+
+    async def reply(
+        self, messages: Sequence[BaseMessage], *, tools: bool = True, on_text: Callable[[str], None] | None = None
+    ) -> AIMessage:
+        """Return a model's reply to `messages`, trying again and falling back as the policy says.
+
+        Args:
+            messages: the whole input, system message included.
+            tools: whether the model may call tools.
+            on_text: called with each piece of text where the reply is to be streamed.
+
+        Raises:
+            NotAffordable, TimeIsUp, TimeToLand, ModelOverflow, ModelsFailed (its cause is the last error), ContractError,
+            StorageError, NotDurable, LeaseLost.
+        """
+        self._messages, self._tools, self._on_text = messages, tools, on_text
+        failed: BaseException | None = None
+        refused: _Refused | None = None
+        for candidate in self.candidates:
+            last = candidate is self.candidates[-1]
+            try:
+                return await self._ask(candidate)
+            except _CandidateFailed as error:
+                failed = error.__cause__
+                self.failed.append(candidate)
+                if not last:
+                    self._warn(f"{candidate.name} failed ({describe(failed) if failed else 'open circuit'}); falling back.")
+            except _Refused as error:
+                refused = refused or error
+                if not last:
+                    self._warn(f"{candidate.name} was not asked ({error}); falling back.")
+        if failed is None and refused is not None:
+            raise NotAffordable(str(refused))
+        raise ModelsFailed(describe(failed) if failed else None) from failed
+
+    def _warn(self, text: str) -> None:
+        self._turn.warn(text, step=self._step)
+
+    async def _ask(self, candidate: Candidate) -> AIMessage:
         circuit = circuit_of(candidate.breaker_key)
         circuit.count(+1)
         try:
@@ -322,23 +439,41 @@ class _ModelCall:
             circuit.count(-1)
 
     async def _attempts(self, candidate: Candidate, circuit: Circuit) -> AIMessage:
-        for attempt in range(1, self.governor.attempts + 1):
+        error: Exception | None = None
+        for attempt in range(1, self._governor.attempts + 1):
             alone = circuit.callers <= 1
-            now = self.turn.clock.monotonic()
+            now = self._turn.clock.monotonic()
             if not circuit.breaker.allows(now, alone=alone) or (attempt > 1 and not circuit.budget.allows(alone=alone)):
                 raise _CandidateFailed from LLMError(
                     f"{candidate.name}: not asked, because it has just failed for every run that asked it."
                 )
+            reserved = await self._reserved(candidate, error)
             circuit.breaker = circuit.breaker.entered(now)
             circuit.budget = circuit.budget.after("first" if attempt == 1 else "retry")
             try:
-                reply = await self._attempt(candidate)
-            except Exception as error:  # noqa: BLE001  the port's border: `_again` decides what it means, and raises what ends the call
+                reply = await self._attempt(candidate, reserved)
+            except Exception as raised:  # noqa: BLE001  the port's border: `_again` decides what it means, and raises what ends the call
+                error = raised
                 await self._again(candidate, circuit, attempt, error)
             else:
-                circuit.breaker = circuit.breaker.after("success", self.turn.clock.monotonic())
+                circuit.breaker = circuit.breaker.after("success", self._turn.clock.monotonic())
                 return reply
         raise AssertionError("unreachable: the last attempt returns or raises")  # pragma: no cover
+
+    async def _reserved(self, candidate: Candidate, error: Exception | None) -> Reserved:
+        """Reserve the next attempt. Raises _Refused, or _CandidateFailed where `error` is why there would have been another one."""
+        failpoint("model.before_reserve")
+        self._number += 1
+        reserved = await self._turn.ledger.reserve(
+            lambda: self._admit(candidate), step=self._step, kind=self._kind, attempt=self._number, model=candidate.name
+        )
+        if isinstance(reserved, Reserved):
+            return reserved
+        self._number -= 1
+        if error is None:
+            raise _Refused(reserved)
+        self._warn(f"{candidate.name} was not asked again ({_Refused(reserved)}).")
+        raise _CandidateFailed from error
 
     async def _again(self, candidate: Candidate, circuit: Circuit, attempt: int, error: Exception) -> None:
         """Wait for the next attempt, or raise what ends this candidate."""
@@ -348,36 +483,29 @@ class _ModelCall:
         if failure.overflow:
             raise ModelOverflow(describe(error)) from error
         if failure.retryable:
-            circuit.breaker = circuit.breaker.after("failure", self.turn.clock.monotonic())
+            circuit.breaker = circuit.breaker.after("failure", self._turn.clock.monotonic())
         delay = next_delay(
-            failure, attempt=attempt, attempts=self.governor.attempts, time_left_s=self.turn.time_left_s, draw=random.random()
+            failure, attempt=attempt, attempts=self._governor.attempts, time_left_s=self._time_left_s(), draw=random.random()
         )
         if delay is None:
             raise _CandidateFailed from error
         logger.info("%s: attempt %d failed (%s); again in %.2f s", candidate.name, attempt, describe(error), delay)
-        await self.turn.clock.sleep(delay)
+        await self._turn.clock.sleep(delay)
 
     def _classify(self, candidate: Candidate, error: BaseException) -> Failure:
-        return classify(error, spec_backend=candidate.backend is not None, now=self.turn.clock.time())
+        return classify(error, spec_backend=candidate.backend is not None, now=self._turn.clock.time())
 
-    async def _attempt(self, candidate: Candidate) -> AIMessage:
-        turn, governor = self.turn, self.governor
-        worst = governor.estimate(turn, candidate, self.input_tokens)
-        self.number += 1
-        failpoint("model.before_reserve")
-        entry = turn.reserve(
-            step=self.step,
-            kind=self.kind,
-            attempt=self.number,
-            model=candidate.name,
-            bound_usd=worst.cost_usd,
-            bound_tokens=worst.input_tokens + (self.max_output_tokens or worst.output_tokens),
-        )
+    async def _attempt(self, candidate: Candidate, reserved: Reserved) -> AIMessage:
+        turn, entry = self._turn, reserved.entry
         failpoint("model.reserve_queued")
-        await turn.durable()
+        try:
+            await turn.ledger.durable()
+        except BaseException:
+            turn.unbilled(entry, "the call was not made")
+            raise
         failpoint("model.before_call")
         try:
-            reply = await self._within_time(candidate)
+            reply = await self._within_time(candidate, reserved.admission.max_output_tokens)
         except asyncio.CancelledError:
             turn.unsettle(entry, "cancelled")
             raise
@@ -385,53 +513,77 @@ class _ModelCall:
             self._close(entry, candidate, error)
             raise
         failpoint("model.after_call")
-        cost, tokens, facts = governor.bill(turn, candidate, reply, self.input_tokens)
-        turn.settle(entry, cost_usd=cost, tokens=tokens, usage=facts, model=facts["model"], used=self.kind == "step")
+        self._settle(entry, candidate, reply, reserved.admission)
         failpoint("model.settle_queued")
         return reply
+
+    def _settle(self, entry: int, candidate: Candidate, reply: AIMessage, admission: Normal) -> None:
+        turn = self._turn
+        cost, tokens, facts = self._governor.bill(turn, candidate, reply, self._input_tokens)
+        cap = admission.max_output_tokens
+        over = cap is not None and facts["output_tokens"] > cap
+        if over:
+            facts["over_cap"] = cap
+        if "contradiction" in facts:
+            self._warn(
+                f"{candidate.name} reported usage that contradicts itself ({facts['contradiction']}); the larger figures were booked."
+            )
+        covered = turn.settle(entry, cost_usd=cost, tokens=tokens, usage=facts, model=facts["model"], used=self._kind == "step")
+        if over or (not covered and candidate.backend is None and admission.call is not None and admission.call.cost_usd):
+            self._governor.ceiling_breaches += 1
+            what = f"{facts['output_tokens']} tokens came where {cap} were the cap" if over else "its input was larger than it was counted"
+            self._warn(f"{candidate.name} cost more than was reserved for it: {what}. It is booked in full, and may pass the limit.")
 
     def _close(self, entry: int, candidate: Candidate, error: Exception) -> None:
         """Close the reservation of a failed attempt: an answer with an error status is not billed, anything else may be."""
         if never_billed(error, self._classify(candidate, error)):
-            self.turn.unbilled(entry, describe(error))
+            self._turn.unbilled(entry, describe(error))
         else:
-            self.turn.unsettle(entry, describe(error))
+            self._turn.unsettle(entry, describe(error))
 
-    async def _within_time(self, candidate: Candidate) -> AIMessage:
-        left = self.turn.time_left_s
+    def _time_left_s(self) -> float | None:
+        return self._turn.time_left_s if self._landing else self._turn.work_time_s
+
+    async def _within_time(self, candidate: Candidate, cap: int | None) -> AIMessage:
+        left = self._time_left_s()
         if left is not None and left <= 0:
-            raise TimeIsUp(self.turn.time_is_up())
+            raise self._out_of_time()
         scope = asyncio.timeout(left)
         try:
             async with scope:
-                reply = await self._invoke(candidate)
+                reply = await self._invoke(candidate, cap)
         except TimeoutError:
             if scope.expired():
-                raise TimeIsUp(self.turn.time_is_up()) from None
+                raise self._out_of_time() from None
             raise
         if not isinstance(reply, AIMessage):
             raise ContractError(f"{type(candidate.source()).__name__} returned {type(reply).__name__}; an AIMessage was due.")
         return reply
 
-    async def _invoke(self, candidate: Candidate) -> Any:
-        runnable = self.governor.bound(candidate, tools=self.tools)
+    def _out_of_time(self) -> TimeIsUp | TimeToLand:
+        left = self._turn.time_left_s
+        if self._landing or self._first or not left:
+            return TimeIsUp(self._turn.time_is_up())
+        return TimeToLand(f"timeout_s: {left:.2f} s are left, which are kept for a landing")
+
+    async def _invoke(self, candidate: Candidate, cap: int | None) -> Any:
+        runnable = self._governor.bound(candidate, tools=self._tools)
         options: dict[str, Any] = {}
-        cap = self.max_output_tokens or self.governor.cap_of(candidate)
-        if cap is not None and candidate.backend is None:
+        if cap and candidate.backend is None:
             options[candidate.cap_parameter] = cap
         if candidate.backend is not None:
-            options["step"] = self.step
-        if self.on_text is None:
-            return await runnable.ainvoke(list(self.messages), **options)
+            options["step"] = self._step
+        if self._on_text is None:
+            return await runnable.ainvoke(list(self._messages), **options)
         return await self._streamed(runnable, candidate, options)
 
     async def _streamed(self, runnable: Any, candidate: Candidate, options: dict[str, Any]) -> AIMessage:
-        assert self.on_text is not None
+        assert self._on_text is not None
         chunks: list[Any] = []
-        async for chunk in runnable.astream(list(self.messages), **options):
+        async for chunk in runnable.astream(list(self._messages), **options):
             chunks.append(chunk)
             if chunk.text:
-                self.on_text(chunk.text)
+                self._on_text(chunk.text)
         if not chunks:
             raise LLMError(f"{candidate.name}: the stream ended before it began.")
         whole = chunks[0] + chunks[1:] if len(chunks) > 1 else chunks[0]  # at once: adding one by one is quadratic

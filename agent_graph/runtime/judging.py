@@ -39,7 +39,7 @@ async def judged(turn: Turn, stage: str, payload: Any, *, step: int, subject: st
     """
     rails, findings = list(turn.agent.guardrails), list[Finding]()
     while True:
-        judgement = await judge(rails, stage, payload, turn.run, time_left_s=turn.time_left_s)
+        judgement = await judge(rails, stage, payload, turn.run, time_left_s=turn.work_time_s)
         findings += judgement.findings
         _book(turn, judgement.findings, step)
         if not isinstance(judgement.decisive, Ask):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agent_graph.context import current_call
+from agent_graph.context import Begun, begun_inside, current_call
 from agent_graph.decisions.retry import Failure, next_delay
 from agent_graph.decisions.tools import ToolSpec, canonical_json
 from agent_graph.errors import ContractError, OutcomeUnknown, ToolNotExecuted, ToolNotFound, ToolTimeout, describe
@@ -125,7 +125,7 @@ class Tools:
                     Failure(kind="tool", retryable=retryable),
                     attempt=attempt,
                     attempts=self.attempts,
-                    time_left_s=None if turn is None else turn.time_left_s,
+                    time_left_s=None if turn is None else turn.work_time_s,
                     draw=random.random(),
                 )
                 if delay is None:
@@ -148,14 +148,15 @@ class Tools:
 
     async def _attempt(self, spec: ToolSpec, call: ToolCall, turn: Turn | None) -> ToolCall:
         asked = ToolCall(call.tool_name, copy.deepcopy(call.args), call.call_id, idempotency_key=call.idempotency_key)
-        limits = [limit for limit in (spec.timeout_s, None if turn is None else turn.time_left_s) if limit is not None]
-        token = current_call.set(asked)
+        limits = [limit for limit in (spec.timeout_s, None if turn is None else turn.work_time_s) if limit is not None]
+        token, begun = current_call.set(asked), begun_inside.set(Begun())
         failpoint("tool.before_effect")
         try:
             done = await within(min(limits, default=None), self.backend.execute(asked))
         except Expired:
             raise ToolTimeout(f"{spec.name} did not finish within {min(limits):g} s.") from None
         finally:
+            begun_inside.reset(begun)
             current_call.reset(token)
         failpoint("tool.after_effect")
         return replace(call, **_outcome(done))

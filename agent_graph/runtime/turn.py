@@ -2,8 +2,9 @@
 
 How it works
     A Turn is what stands between the graph's nodes and the storage while a turn runs. It keeps the AgentRun in step with the rows:
-    each model call is a ledger row that is *reserved* before the call and *settled* after it, each tool call a journal row that is
-    *started* before and *succeeded* or *failed* after. Rows are queued in order; `durable()` is the barrier before an effect.
+    each model call is a ledger row that is *reserved* before the call and *settled* after it (`ledger.py`), each tool call a journal
+    row that is *started* before and *succeeded* or *failed* after. Rows are queued in order; `durable()` is the barrier before an
+    effect. A turn that was begun inside a tool of another is its child: it has no more time than its parent has left for that tool.
 
 What must stay true
     1. No figure of the AgentRun is changed but together with the row that says so; after a crash the rows give it again.
@@ -18,21 +19,22 @@ import json
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
-from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import SystemMessage
 
 from agent_graph import resolutions
-from agent_graph.decisions.budget import Limits, Spent
+from agent_graph.decisions.budget import Limits, Spent, landing_share_s
 from agent_graph.messages import Conversion, current_conversion
-from agent_graph.runtime.account import NANO, Totals, call_of, is_over, rebuild, to_result, totals, usd, used_s
+from agent_graph.runtime.account import call_of, is_over, rebuild, to_result, usd, used_s
+from agent_graph.runtime.ledger import Ledger
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from decimal import Decimal
 
-    from agent_graph.config import AgentConfig
+    from agent_graph.config import AgentConfig, Budget
     from agent_graph.decisions.tokens import Anchor
     from agent_graph.decisions.usage import Usage
     from agent_graph.events import Event
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
     from agent_graph.resolutions import Resolution
     from agent_graph.types import AgentRun, Message, ToolCall
 
-__all__ = ["RESOLUTION", "Turn", "current_turn", "nano"]
+__all__ = ["ADDED", "RESOLUTION", "Turn", "current_turn"]
 
+ADDED = "add_budget"
+"""Kind of the note that holds what was added to the limits: `{"max_cost_usd": "0.5"}`."""
 RESOLUTION = "resolution"
 """Kind of the note that holds a person's word: `{"key", "outcome"}`."""
 
@@ -49,15 +53,22 @@ current_turn: ContextVar[Turn | None] = ContextVar("agent_graph_turn", default=N
 """The turn that the running task works for; None where an underscore method is called alone."""
 
 
-def nano(amount: Decimal) -> int:
-    """Return USD as nano-USD, rounded up: a price below a nano-dollar must not count as nothing."""
-    return int((amount * NANO).to_integral_value(rounding=ROUND_CEILING))
-
-
 class Turn:
     """A turn that is being worked on, by one task at a time (its tool calls run in parallel)."""
 
-    def __init__(self, *, agent: Any, row: TurnRow, fence: int, storage: Storage, clock: Clock, system: str, resumed: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        agent: Any,
+        row: TurnRow,
+        fence: int,
+        storage: Storage,
+        clock: Clock,
+        system: str,
+        resumed: bool = False,
+        parent: Turn | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self.agent = agent
         self.row = row
         self.key: TurnKey = row.key
@@ -67,19 +78,29 @@ class Turn:
         self.system = system
         self.resumed = resumed
         self.config: AgentConfig = agent.config
-        self.limits = Limits(
-            max_steps=self.config.max_steps,
-            max_tokens=self.config.max_tokens,
-            max_cost_usd=self.config.max_cost_usd,
-            timeout_s=self.config.timeout_s,
+        self.parent = parent
+        self.ledger: Ledger = Ledger(
+            key=row.key,
+            fence=fence,
+            storage=storage,
+            agent=row.agent,
+            budget=budget,
+            parent=None if parent is None else parent.ledger,
+            used_s=lambda: self.used_s,
+            now=clock.time,
+        )
+        self.limit(
+            Limits(
+                max_steps=self.config.max_steps,
+                max_tokens=self.config.max_tokens,
+                max_cost_usd=self.config.max_cost_usd,
+                timeout_s=self.config.timeout_s,
+            )
         )
         self.conversion = Conversion()
         self.run: AgentRun = rebuild(row, (), ())
-        self.sums = Totals()
-        self.entries = 0
         self.journal: dict[str, JournalRow] = {}
         self.results: dict[str, ToolCall] = {}
-        self.open: dict[int, LedgerRow] = {}
         self.sink: Callable[[Event], None] | None = None
         self.streaming = False
         self.deadline_at: float | None = None
@@ -101,15 +122,24 @@ class Turn:
         """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
         words = [json.loads(note.body) for note in notes if note.kind == RESOLUTION]
         self.resolutions = {word["key"]: resolutions.from_json(word["outcome"]) for word in words}
+        for note in notes:
+            if note.kind == ADDED:
+                self.limit(_raised(self.limits, json.loads(note.body)))
         self.run = rebuild(self.row, journal, ledger)
-        self.sums = totals(ledger)
-        self.entries = max((row.entry for row in ledger), default=0)
+        self.run.warnings = list(dict.fromkeys(json.loads(note.body)["text"] for note in notes if note.kind == "warning"))
         self.journal = {row.call_key: row for row in journal}
         self.results = {row.call_key: call_of(row) for row in journal if is_over(row)}
         self._used_before_s = used_s(self.row, journal, ledger)
-        for row in ledger:
-            if row.state == "reserved":
-                self.put(replace(row, state="unsettled"))
+        self.ledger.restore(ledger)
+
+    def limit(self, limits: Limits) -> None:
+        """Let `limits` hold."""
+        self.limits = self.ledger.limits = limits
+
+    def add_budget(self, amounts: Mapping[str, Any]) -> None:
+        """Queue a note of what is added to the limits, and let it count."""
+        self.limit(_raised(self.limits, amounts))
+        self.note(ADDED, {key: str(amount) for key, amount in amounts.items()}, step=self.run.steps)
 
     # -- time -----------------------------------------------------------------------------------------------------------------
 
@@ -132,13 +162,43 @@ class Turn:
         left = [] if self.limits.timeout_s is None else [self.limits.timeout_s - self.used_s]
         if self.deadline_at is not None:
             left.append(self.deadline_at - self.clock.time())
+        above = None if self.parent is None else self.parent.work_time_s
+        if above is not None:
+            left.append(above)
         return max(0.0, min(left)) if left else None
+
+    @property
+    def work_time_s(self) -> float | None:
+        """Seconds that one call of a model, a tool or a rail may take at most: what is left, less what a landing needs.
+
+        All that is left before the first step, when there is nothing yet to answer from, and in the landing itself.
+        """
+        left = self.time_left_s
+        return left if left is None or self.run.landed is not None or not self.ledger.sums.steps else max(0.0, left - self.landing_share_s)
+
+    @property
+    def landing_share_s(self) -> float:
+        """Seconds that are kept for a landing."""
+        windows = [] if self.limits.timeout_s is None else [self.limits.timeout_s]
+        if self.deadline_at is not None:
+            windows.append(max(0.0, self.deadline_at - self.row.started_at))
+        if self.parent is not None and self.parent.limits.timeout_s is not None:
+            windows.append(self.parent.limits.timeout_s)
+        return landing_share_s(min(windows)) if windows else 0.0
+
+    @property
+    def is_late(self) -> bool:
+        """Whether no time is left for a landing after another call."""
+        left = self.time_left_s
+        return left is not None and left <= self.landing_share_s
 
     def time_is_up(self) -> str:
         """Return the text of the time limit's violation."""
         self.refresh()
         if self.limits.timeout_s is not None and self.used_s >= self.limits.timeout_s:
             return f"timeout_s: {self.used_s:.2f} of {self.limits.timeout_s:g}"
+        if self.parent is not None and not self.parent.work_time_s and self.parent.work_time_s is not None:
+            return f"timeout_s: run {self.parent.key.run_id!r}, which began this one, has no time left"
         return f"timeout_s: deadline_at was reached after {self.used_s:.2f} s"
 
     # -- the account ------------------------------------------------------------------------------------------------------------
@@ -146,18 +206,11 @@ class Turn:
     @property
     def spent(self) -> Spent:
         """What has been spent, as the limits see it."""
-        return Spent(
-            steps=self.run.steps,
-            tokens=self.sums.tokens,
-            cost_usd=usd(self.sums.cost_nusd),
-            uncertain_tokens=self.sums.uncertain_tokens,
-            uncertain_usd=usd(self.sums.uncertain_nusd),
-            elapsed_s=self.used_s,
-        )
+        return replace(self.ledger.spent, steps=self.ledger.sums.steps, elapsed_s=self.used_s)
 
     def refresh(self) -> AgentRun:
         """Bring the AgentRun's figures up to date and return it."""
-        run, sums = self.run, self.sums
+        run, sums = self.run, self.ledger.sums
         run.steps = sums.steps
         run.total_tokens = sums.tokens
         run.total_cost_usd = float(usd(sums.cost_nusd))
@@ -166,46 +219,23 @@ class Turn:
         return run
 
     def reserve(self, *, step: int, kind: Any, attempt: int, model: str, bound_usd: Decimal, bound_tokens: int) -> int:
-        """Queue the reservation of one attempt at a model call and return its entry number. Await `durable()` before the call."""
-        self.entries += 1
-        row = LedgerRow(
-            key=self.key,
-            entry=self.entries,
-            step=step,
-            kind=kind,
-            attempt=attempt,
-            model=model,
-            state="reserved",
-            bound_nusd=nano(bound_usd),
-            bound_tokens=bound_tokens,
-            used_s=self.used_s,
-        )
-        self.open[row.entry] = row
-        self.sums.add(row)
-        self.put(row)
-        return row.entry
+        """Queue the reservation of an attempt that the caller has admitted; return its entry number. Await `durable()` before the call."""
+        return self.ledger.enter(step=step, kind=kind, attempt=attempt, model=model, bound_usd=bound_usd, bound_tokens=bound_tokens)
 
-    def settle(self, entry: int, *, cost_usd: Decimal, tokens: int, usage: Mapping[str, Any], model: str, used: bool) -> None:
-        """Book what an attempt really cost; `used` says that its reply became a step."""
-        self._close(
-            entry, state="settled", cost_nusd=nano(cost_usd), tokens=tokens, usage=json.dumps(usage, default=str), model=model, used=used
-        )
+    def settle(self, entry: int, *, cost_usd: Decimal, tokens: int, usage: Mapping[str, Any], model: str, used: bool) -> bool:
+        """Book what an attempt really cost; `used` says that its reply became a step. Return whether its bound covered it."""
+        covered = self.ledger.settle(entry, cost_usd=cost_usd, tokens=tokens, usage=usage, model=model, used=used)
+        self.refresh()
+        return covered
 
     def unbilled(self, entry: int, reason: str) -> None:
         """Book that an attempt failed and cost nothing: the provider refused it."""
-        self._close(entry, state="failed", usage=json.dumps({"error": reason}))
+        self.ledger.unbilled(entry, reason)
+        self.refresh()
 
     def unsettle(self, entry: int, reason: str) -> None:
         """Book that the bill of an attempt is unknown: its bound stays counted."""
-        self._close(entry, state="unsettled", usage=json.dumps({"error": reason}))
-
-    def _close(self, entry: int, **changes: Any) -> None:
-        reserved = self.open.pop(entry)
-        row = replace(reserved, used_s=self.used_s, **changes)
-        self.sums.uncertain_tokens -= reserved.bound_tokens
-        self.sums.uncertain_nusd -= reserved.bound_nusd
-        self.sums.add(row)
-        self.put(row)
+        self.ledger.unsettle(entry, reason)
         self.refresh()
 
     def record(self, row: JournalRow) -> None:
@@ -244,8 +274,8 @@ class Turn:
         self.storage.put(row, fence=self.fence)
 
     async def durable(self) -> None:
-        """The barrier: return when everything queued so far is on disk."""
-        await self.storage.durable(self.key, fence=self.fence)
+        """The barrier: return when everything queued so far is on disk, for the turns above this one too."""
+        await self.ledger.durable()
 
     def put_turn(self, status: Any, *, result: bool, delivered: bool = False) -> None:
         """Queue the turn's own row with a new status."""
@@ -285,3 +315,13 @@ class Turn:
         if self._system_message is None or self._system_message.content != text:
             self._system_message = SystemMessage(text, id="lc_system")
         return self._system_message
+
+
+def _raised(limits: Limits, amounts: Mapping[str, Any]) -> Limits:
+    """Return `limits` with `amounts` (numbers, or what a note keeps of them) added; no limit stays none."""
+    raised: dict[str, Any] = {}
+    for key, amount in amounts.items():
+        limit = getattr(limits, key)
+        if limit is not None:
+            raised[key] = limit + type(limit)(amount)
+    return replace(limits, **raised)

@@ -107,6 +107,7 @@ def _begin(
         status="running",
         request_id=request.request_id,
         fingerprint=request.fingerprint,
+        parent=request.parent,
         started_at=now,
         updated_at=now,
     )
@@ -214,7 +215,7 @@ def unfinished(connection: sqlite3.Connection, namespace: str, agent: str) -> li
     leases = ", ".join(f"l.{name}" for name in _LEASE_COLUMNS.split(", "))
     sql = (
         f"SELECT {leases}, {turns} FROM ag_turns t LEFT JOIN ag_leases l ON l.namespace = t.namespace AND l.run_id = t.run_id "  # noqa: S608
-        "WHERE t.namespace = ? AND t.agent = ? AND t.status IN ('running', 'stopped') ORDER BY t.started_at, t.rowid"
+        "WHERE t.namespace = ? AND t.agent = ? AND t.status IN ('running', 'stopped') AND t.parent IS NULL ORDER BY t.started_at, t.rowid"
     )
     width = len(_LEASE_COLUMNS.split(", "))
     rows = connection.execute(sql, (namespace, agent)).fetchall()

@@ -22,7 +22,7 @@ Keys are (namespace, run_id, turn). The agent's name is a column, by which `unfi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from langgraph.checkpoint.base import BaseCheckpointSaver
 
 __all__ = [
+    "BudgetAnswer",
+    "BudgetCap",
+    "BudgetUse",
+    "Charge",
     "Claim",
     "JournalRow",
     "LedgerRow",
@@ -88,14 +92,55 @@ class TurnRow:
     """The AgentRun as JSON once the turn has ended (or waits)."""
     delivered: bool = False
     """Whether `run()` returned the result to its caller."""
+    parent: str | None = None
+    """The turn inside whose tool this one was begun, as JSON `[namespace, run_id, turn]`; None for one that stands alone."""
     started_at: float = 0.0
     """Seconds since the epoch."""
     updated_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A shared budget in which a ledger row counts."""
+
+    namespace: str
+    budget: str
+    """Its name."""
+    period: str
+    """The day that the row was reserved on, "2026-11-25" (UTC); "" for a budget of all time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetCap:
+    """How much may count in a shared budget; None is no limit."""
+
+    charge: Charge
+    max_nusd: int | None
+    max_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """What counts in a shared budget: settled, and what is reserved or of unknown end at its bound."""
+
+    nusd: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetAnswer:
+    """Whether a reservation fitted, and what counts in each of its budgets now."""
+
+    granted: bool
+    uses: tuple[BudgetUse, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRow:
-    """One attempt at one model call. `put` with the same (key, entry) replaces the row."""
+    """One attempt at one model call, or one sub-agent. `put` with the same (key, entry) replaces the row.
+
+    A sub-agent's row holds its sums, which grow while it runs: `cost_nusd` and `tokens` what is settled, the bounds what is not.
+    """
 
     key: TurnKey
     entry: int
@@ -119,6 +164,8 @@ class LedgerRow:
     """JSON of the usage as reported, with unit prices, matched model id, source and version of the price."""
     used: bool = False
     """Whether the reply became a step of the loop."""
+    charges: tuple[Charge, ...] = ()
+    """The shared budgets in which it counts."""
     used_s: float = 0.0
     """Working time of the turn when this was written, in seconds."""
 
@@ -182,6 +229,8 @@ class TurnRequest:
     """The turn that the caller waits for, after `busy`: once it has ended, its result is the answer, delivered or not."""
     lease_s: float = 30.0
     """How long the lease holds without renewal, in seconds."""
+    parent: str | None = None
+    """`TurnRow.parent` of a new turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +288,23 @@ class Storage(ABC):
         """Queue `row` (*queued*). Raises NotDurable or LeaseLost if an earlier write of this turn failed."""
 
     @abstractmethod
+    def reserve(self, row: LedgerRow, *, fence: int, caps: Sequence[BudgetCap]) -> Awaitable[BudgetAnswer]:
+        """Queue `row` (*queued*); it is written if each budget of `caps` holds it beside what counts there already, else not.
+
+        Decided and written in one transaction, whoever else reserves in this or another process. A row that is there already is
+        replaced, and only the difference has to fit. `row.charges` are those of `caps`. What a `put` of the row makes of it later
+        (settled, failed) moves its budgets in that same transaction; a row that is left as it is counts for ever. The answer
+        comes once committed; await `durable` before acting on it.
+
+        Raises:
+            NotDurable, LeaseLost: as for `put`. StorageError: it could not be decided.
+        """
+
+    @abstractmethod
+    async def budget_use(self, charge: Charge) -> BudgetUse:
+        """Return what counts in a shared budget now; nothing in one that nobody has used."""
+
+    @abstractmethod
     async def durable(self, key: TurnKey, *, fence: int | None = None) -> None:
         """Return when everything queued so far, by anybody, is on disk.
 
@@ -269,7 +335,10 @@ class Storage(ABC):
 
     @abstractmethod
     async def unfinished(self, namespace: str, agent: str) -> Sequence[TurnRow]:
-        """Return this agent's turns that were begun and not ended, and that nobody alive works on (`running`, `stopped`)."""
+        """Return this agent's turns that were begun and not ended, and that nobody alive works on (`running`, `stopped`).
+
+        Not those with a parent: they are taken up again by its resume.
+        """
 
     @abstractmethod
     async def runs(self, namespace: str | None = None, *, limit: int = 50) -> Sequence[TurnRow]:

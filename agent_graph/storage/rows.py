@@ -7,10 +7,11 @@ UTF-8, which has no lone surrogates.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Redactor, Row, TurnKey, TurnRow
+from agent_graph.storage.port import Charge, JournalRow, LedgerRow, NoteRow, Redactor, Row, TurnKey, TurnRow
 
 __all__ = [
     "JOURNAL_COLUMNS",
@@ -18,6 +19,7 @@ __all__ = [
     "NOTE_COLUMNS",
     "TURN_COLUMNS",
     "input_hash",
+    "read_charges",
     "read_journal",
     "read_ledger",
     "read_note",
@@ -36,6 +38,7 @@ _TURN = (
     "used_s",
     "result",
     "delivered",
+    "parent",
     "started_at",
     "updated_at",
 )
@@ -51,6 +54,7 @@ _LEDGER = (
     "tokens",
     "usage",
     "used",
+    "charges",
     "used_s",
 )
 _JOURNAL = (
@@ -134,7 +138,8 @@ def _put_journal(row: JournalRow, redact: Redactor | None) -> tuple[str, tuple[A
 def _put_ledger(row: LedgerRow, redact: Redactor | None) -> tuple[str, tuple[Any, ...], int]:
     values = (
         *_key(row.key), row.entry, row.step, row.kind, row.attempt, storable(row.model, redact), row.state,
-        row.bound_nusd, row.bound_tokens, row.cost_nusd, row.tokens, _optional(row.usage, redact), row.used, row.used_s,
+        row.bound_nusd, row.bound_tokens, row.cost_nusd, row.tokens, _optional(row.usage, redact), row.used,
+        _charges_text(row.charges), row.used_s,
     )  # fmt: skip
     return _PUT_LEDGER, values, 256 + len(row.usage or "")
 
@@ -143,13 +148,24 @@ def _put_turn(row: TurnRow, redact: Redactor | None) -> tuple[str, tuple[Any, ..
     text, result = storable(row.input, redact), _optional(row.result, redact)
     values = (
         *_key(row.key), storable(row.agent, None), text, row.status, _optional(row.request_id, None), storable(row.fingerprint, redact),
-        row.used_s, result, row.delivered, row.started_at, row.updated_at, input_hash(row.input),
+        row.used_s, result, row.delivered, _optional(row.parent, None), row.started_at, row.updated_at, input_hash(row.input),
     )  # fmt: skip
     return _PUT_TURN, values, 256 + len(text) + len(result or "")
 
 
 def _key(key: TurnKey) -> tuple[str, str, int]:
     return (key.namespace, key.run_id, key.turn)
+
+
+def _charges_text(charges: Sequence[Charge]) -> str | None:
+    if not charges:
+        return None
+    return storable(json.dumps([[charge.namespace, charge.budget, charge.period] for charge in charges], ensure_ascii=False), None)
+
+
+def read_charges(text: str | None) -> tuple[Charge, ...]:
+    """Return the charges of a ledger row's column."""
+    return () if text is None else tuple(Charge(*charge) for charge in json.loads(text))
 
 
 def _optional(text: str | None, redact: Redactor | None) -> str | None:
@@ -170,12 +186,13 @@ def read_turn(row: Sequence[Any]) -> TurnRow:
         used_s,
         result,
         delivered,
+        parent,
         started_at,
         updated_at,
     ) = row
     return TurnRow(
         key=TurnKey(namespace, run_id, turn), agent=agent, input=text, status=status, request_id=request_id, fingerprint=fingerprint,
-        used_s=used_s, result=result, delivered=bool(delivered), started_at=started_at, updated_at=updated_at,
+        used_s=used_s, result=result, delivered=bool(delivered), parent=parent, started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
 
 
@@ -197,11 +214,13 @@ def read_ledger(row: Sequence[Any]) -> LedgerRow:
         tokens,
         usage,
         used,
+        charges,
         used_s,
     ) = row
     return LedgerRow(
         key=TurnKey(namespace, run_id, turn), entry=entry, step=step, kind=kind, attempt=attempt, model=model, state=state,
-        bound_nusd=bound_nusd, bound_tokens=bound_tokens, cost_nusd=cost_nusd, tokens=tokens, usage=usage, used=bool(used), used_s=used_s,
+        bound_nusd=bound_nusd, bound_tokens=bound_tokens, cost_nusd=cost_nusd, tokens=tokens, usage=usage, used=bool(used),
+        charges=read_charges(charges), used_s=used_s,
     )  # fmt: skip
 
 

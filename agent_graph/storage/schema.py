@@ -33,7 +33,7 @@ __all__ = ["APPLICATION_ID", "MEMORY", "VERSION", "one_moment", "open_reader", "
 
 APPLICATION_ID = 0x61675F31
 """`ag_1`: in bytes 68-71 of the file, where `file(1)` finds it."""
-VERSION = 1
+VERSION = 2
 MEMORY = ":memory:"
 _WAL_LIMIT_BYTES = 16 * 1024 * 1024
 _ADOPTABLE = frozenset({"checkpoints", "writes"})
@@ -162,7 +162,20 @@ CREATE TABLE ag_memory_heads (
 ) WITHOUT ROWID;
 """
 
-_MIGRATIONS: Sequence[str] = (_OUR_TABLES,)
+_BUDGETS = """
+ALTER TABLE ag_turns ADD COLUMN parent TEXT;
+ALTER TABLE ag_ledger ADD COLUMN charges TEXT;
+CREATE TABLE ag_budgets (
+    namespace TEXT NOT NULL,
+    budget TEXT NOT NULL,
+    period TEXT NOT NULL,
+    nusd INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    PRIMARY KEY (namespace, budget, period)
+) WITHOUT ROWID;
+"""
+
+_MIGRATIONS: Sequence[str] = (_OUR_TABLES, _BUDGETS)
 """The n-th entry takes a file from version n to n + 1."""
 
 

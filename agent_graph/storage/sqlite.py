@@ -20,19 +20,24 @@ import contextlib
 import functools
 import logging
 import os
+import sqlite3
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from agent_graph.errors import LeaseLost, NotDurable, StorageError
-from agent_graph.storage import claiming
+from agent_graph.storage import budgets, claiming
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.forking import Forkable
 from agent_graph.storage.leases import Hold, Keeper
 from agent_graph.storage.location import default_location, planned_location
 from agent_graph.storage.memory import MemoryRows
 from agent_graph.storage.port import (
+    BudgetAnswer,
+    BudgetCap,
+    BudgetUse,
+    Charge,
     Claim,
     JournalRow,
     LedgerRow,
@@ -188,9 +193,28 @@ class SqliteStorage(Storage, Forkable):
 
     def put(self, row: Row, *, fence: int) -> None:
         """Queue `row`; see the port. `fence=0`: without a claim, as long as nobody alive has one."""
-        sql, parameters, size = statement(row, self._redact)
         attempt = self.registry.under((row.key.namespace, row.key.run_id), fence)
+        if isinstance(row, LedgerRow) and row.charges:
+            attempt.raise_if_broken()
+            self._writer.queue(lambda connection: budgets.book(connection, row, self._redact), attempt=attempt)
+            return
+        sql, parameters, size = statement(row, self._redact)
         self._writer.put(attempt, sql, parameters, size=size)
+
+    def reserve(self, row: LedgerRow, *, fence: int, caps: Sequence[BudgetCap]) -> Awaitable[BudgetAnswer]:
+        """Queue `row`; it is written if its budgets hold it; see the port."""
+        attempt = self.registry.under((row.key.namespace, row.key.run_id), fence)
+        attempt.raise_if_broken()
+
+        def decide(connection: sqlite3.Connection) -> BudgetAnswer:
+            claiming.guard(connection, attempt)
+            return budgets.reserve(connection, row, caps, self._redact)
+
+        return self._writer.begin(decide)
+
+    async def budget_use(self, charge: Charge) -> BudgetUse:
+        """Return what counts in a shared budget now."""
+        return await self._readers.read(lambda connection: budgets.use(connection, charge))
 
     async def durable(self, key: TurnKey, *, fence: int | None = None) -> None:
         """Return when everything queued so far is on disk; see the port. `fence` tells two attempts of one process apart."""

@@ -28,7 +28,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, TypeVar
 
 from agent_graph.errors import StorageError
@@ -153,8 +153,15 @@ class Writer(Forkable):
         It may be run twice (a batch is rolled back and done again without the row that failed), so it must depend on the
         database alone. `then` is called in the writer's thread once the commit stands.
         """
+        return await self.begin(function, then)
+
+    def begin(self, function: Callable[[sqlite3.Connection], T], then: Callable[[T], None] | None = None) -> Awaitable[T]:
+        """Queue `function` at once, and return what is to be awaited for its answer; else as `run`."""
         job = Job(function, then)
-        await self._send(job, asyncio.get_running_loop()).wait()
+        return self._answered(job, self._send(job, asyncio.get_running_loop()))
+
+    async def _answered(self, job: Job[T], waiter: Waiter) -> T:
+        await waiter.wait()
         return self._answer(job)
 
     def run_sync(self, function: Callable[[sqlite3.Connection], T]) -> T:

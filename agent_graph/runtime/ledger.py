@@ -1,0 +1,395 @@
+"""The ledger of a live turn: what its model calls reserve and cost, and the other accounts in which they count.
+
+How it works
+    Before each attempt at a model call its worst case is *reserved*: `decisions/budget.admit` looks at every account in which the
+    call counts, and under one lock it is entered in all of them or in none. Those accounts are the turn's own; those of the turns
+    above it, since a turn begun inside a tool of another is that one's child; and the budgets shared by name. A parent keeps one row
+    a child, which follows the child's sums: so what a child reserves is out of reach for its parent and its siblings, and after a
+    crash the parent's account still covers it. Shared budgets are decided by the storage (`Storage.reserve`), because other
+    processes reserve there too; what it answers is looked at once more where it refuses.
+
+What must stay true
+    1. settled + uncertain + reserved <= limit, in every account, at every instant, whatever runs at once.
+    2. A row of a parent is queued before the barrier behind which its child's call is made, and never covers less than the child's.
+    3. Every reservation is closed: settled, known not to be billed, or unsettled (its bound stays counted).
+    4. A turn whose parent has ended makes no further call: nobody would account for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Decimal
+from typing import TYPE_CHECKING, Any
+
+from agent_graph.decisions.budget import Account, Admission, Estimate, Land, Limits, Normal, Refuse, Spent
+from agent_graph.runtime.account import NANO, Totals, totals, usd
+from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, Charge, LedgerRow, TurnKey
+
+if TYPE_CHECKING:
+    from agent_graph.config import Budget
+    from agent_graph.storage.port import Storage
+
+__all__ = ["Ledger", "Reserved", "nano"]
+
+NOTHING = Estimate(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
+
+_lock = threading.RLock()
+"""Held while a reservation is decided and entered, or closed: the turns of a tree may live in several threads."""
+
+
+def nano(amount: Decimal) -> int:
+    """Return USD as nano-USD, rounded up: a price below a nano-dollar must not count as nothing."""
+    return int((amount * NANO).to_integral_value(rounding=ROUND_CEILING))
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A reservation that was made."""
+
+    entry: int
+    admission: Normal
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A storage that was asked to hold a row in its shared budgets."""
+
+    ledger: Ledger
+    charges: tuple[Charge, ...]
+    answer: Awaitable[BudgetAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """A shared budget, as a turn takes part in it."""
+
+    namespace: str
+    budget: Budget
+
+    def charge(self, now: float) -> Charge:
+        """Return where a row of `now` counts."""
+        return Charge(self.namespace, self.budget.name, self.budget.period_of(now))
+
+    def cap(self, charge: Charge) -> BudgetCap:
+        """Return how much may count there."""
+        limit = self.budget.max_cost_usd
+        return BudgetCap(charge, None if limit is None else int(limit * NANO), self.budget.max_tokens)
+
+    def account(self, use: BudgetUse) -> Account:
+        """Return it as an account."""
+        return Account(
+            limits=Limits(max_tokens=self.budget.max_tokens, max_cost_usd=self.budget.max_cost_usd),
+            spent=Spent(tokens=use.tokens, cost_usd=usd(use.nusd)),
+            owner=f"{self.budget.name} ({'a day' if self.budget.per == 'day' else 'in all'})",
+            shared=True,
+        )
+
+
+class Ledger:
+    """The model calls of one turn."""
+
+    def __init__(
+        self,
+        *,
+        key: TurnKey,
+        fence: int,
+        storage: Storage,
+        agent: str,
+        budget: Budget | None,
+        parent: Ledger | None,
+        used_s: Callable[[], float],
+        now: Callable[[], float],
+    ) -> None:
+        self.key = key
+        self.limits = Limits()
+        self.sums = Totals()
+        self.parent = parent
+        self.ended = False
+        self._fence = fence
+        self._storage = storage
+        self._agent = agent
+        self._used_s, self._now = used_s, now
+        self._entries = 0
+        self._open: dict[int, LedgerRow] = {}
+        self._children: dict[str, LedgerRow] = {}
+        self._kept = NOTHING
+        own = () if budget is None else (_Share(key.namespace, budget),)
+        inherited = () if parent is None or not self._beside(parent) else parent._shares
+        self._shares: tuple[_Share, ...] = tuple(dict.fromkeys((*own, *inherited)))
+        self._uses: dict[Charge, BudgetUse] = {}
+
+    def restore(self, rows: Sequence[LedgerRow]) -> None:
+        """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
+        self.sums = totals(rows)
+        self._entries = max((row.entry for row in rows), default=0)
+        self._children = {_name_of(row): row for row in rows if row.kind == "subagent"}
+        for row in rows:
+            if row.state == "reserved":
+                row = replace(row, state="unsettled")
+                self._write(row)
+                if row.kind == "subagent":
+                    self._children[_name_of(row)] = row
+
+    # -- reserving --------------------------------------------------------------------------------------------------------------
+
+    async def reserve(self, decide: Callable[[], Admission], *, step: int, kind: Any, attempt: int, model: str) -> Reserved | Land | Refuse:
+        """Reserve what `decide` admits, in every account; return what else it says. Await `durable()` before the call.
+
+        Args:
+            decide: looks at the accounts as they are now (`orphaned`, `spent`, `above`); asked again where a shared budget turns out
+                fuller.
+            step: the step that the call is for; 0 outside the loop's steps.
+            kind: what the call is for.
+            attempt: from 1 within the call.
+            model: its name.
+        """
+        await self.refresh()
+        while True:
+            with _lock:
+                admission = decide()
+                if not isinstance(admission, Normal):
+                    return admission
+                assert admission.call is not None, "admit says what to reserve"
+                worst = admission.call
+                tokens = worst.input_tokens + worst.output_tokens
+                row = self._new_row(step=step, kind=kind, attempt=attempt, model=model, bound_usd=worst.cost_usd, bound_tokens=tokens)
+                answers = self._enter(row)
+            if await self._is_granted(row, answers):
+                if kind == "step":
+                    self._kept = admission.landing or NOTHING
+                return Reserved(row.entry, admission)
+
+    def enter(self, *, step: int, kind: Any, attempt: int, model: str, bound_usd: Decimal, bound_tokens: int) -> int:
+        """Enter what the caller has admitted by itself, where no shared budget is concerned; return the entry number."""
+        with _lock:
+            row = self._new_row(step=step, kind=kind, attempt=attempt, model=model, bound_usd=bound_usd, bound_tokens=bound_tokens)
+            asked = self._enter(row)
+        assert not asked, "a shared budget has to be asked: reserve()"
+        return row.entry
+
+    def _new_row(self, *, step: int, kind: Any, attempt: int, model: str, bound_usd: Decimal, bound_tokens: int) -> LedgerRow:
+        return LedgerRow(
+            key=self.key,
+            entry=self._next_entry(),
+            step=step,
+            kind=kind,
+            attempt=attempt,
+            model=model,
+            state="reserved",
+            bound_nusd=nano(bound_usd),
+            bound_tokens=bound_tokens,
+            charges=self._charges(),
+            used_s=self._used_s(),
+        )
+
+    @property
+    def entries(self) -> int:
+        """How many rows there are."""
+        return self._entries
+
+    def _next_entry(self) -> int:
+        self._entries += 1
+        return self._entries
+
+    def orphaned(self) -> Refuse | None:
+        """Return the refusal of every further call where a turn above this one has ended; None where all are at work."""
+        gone = next((ledger for ledger in self._line() if ledger.ended), None)
+        if gone is None:
+            return None
+        text = f"max_cost_usd: run {gone.key.run_id!r}, which began this one, has ended, and what it had left with it"
+        return Refuse("max_cost_usd", text)
+
+    def _enter(self, row: LedgerRow) -> list[_Asked]:
+        self._open[row.entry] = row
+        self.sums.add(row)
+        return [*self._write(row, reserving=True), *self._tell(reserving=True)]
+
+    async def _is_granted(self, row: LedgerRow, answers: Sequence[_Asked]) -> bool:
+        """Return whether every shared budget holds the reservation; withdraw it from all accounts where one does not."""
+        if not answers:
+            return True
+        try:
+            told = await asyncio.gather(*(asked.answer for asked in answers))
+        except BaseException:
+            self.unbilled(row.entry, "the call was not made")
+            raise
+        for asked, answer in zip(answers, told, strict=True):
+            asked.ledger._uses.update(zip(asked.charges, answer.uses, strict=False))
+        if all(answer.granted for answer in told):
+            return True
+        if row.charges and not told[0].granted:
+            self._forget(row)
+        else:
+            self.unbilled(row.entry, "a shared budget did not hold it")
+        return False
+
+    def _forget(self, row: LedgerRow) -> None:
+        """Take a reservation back that was not written."""
+        with _lock:
+            del self._open[row.entry]
+            self.sums.add(row, -1)
+            self._tell()
+
+    async def durable(self) -> None:
+        """The barrier: return when everything queued so far is on disk, for this turn and all above it."""
+        for ledger in self._line():
+            if not ledger.ended or ledger is self:
+                await ledger._storage.durable(ledger.key, fence=ledger._fence)
+
+    # -- closing ----------------------------------------------------------------------------------------------------------------
+
+    def settle(self, entry: int, *, cost_usd: Decimal, tokens: int, usage: Mapping[str, Any], model: str, used: bool) -> bool:
+        """Book what an attempt really cost; `used` says that its reply became a step. Return whether its bound covered it."""
+        bound = self._open[entry].bound_nusd
+        cost = nano(cost_usd)
+        self._close(entry, state="settled", cost_nusd=cost, tokens=tokens, usage=json.dumps(usage, default=str), model=model, used=used)
+        return cost <= bound
+
+    def unbilled(self, entry: int, reason: str) -> None:
+        """Book that an attempt failed and cost nothing: the provider refused it."""
+        self._close(entry, state="failed", usage=json.dumps({"error": reason}))
+
+    def unsettle(self, entry: int, reason: str) -> None:
+        """Book that the bill of an attempt is unknown: its bound stays counted."""
+        self._close(entry, state="unsettled", usage=json.dumps({"error": reason}))
+
+    def _close(self, entry: int, **changes: Any) -> None:
+        with _lock:
+            reserved = self._open.pop(entry)
+            row = replace(reserved, used_s=self._used_s(), **changes)
+            self.sums.add(reserved, -1)
+            self.sums.add(row)
+            self._write(row)
+            self._tell()
+
+    # -- the accounts above -----------------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> Spent:
+        """What has been spent, without steps and time."""
+        sums = self.sums
+        return Spent(
+            tokens=sums.tokens,
+            cost_usd=usd(sums.cost_nusd),
+            uncertain_tokens=sums.uncertain_tokens,
+            uncertain_usd=usd(sums.uncertain_nusd),
+        )
+
+    def above(self) -> tuple[Account, ...]:
+        """Return the other accounts in which this turn's calls count, as far as is known here."""
+        if self.parent is None and not self._shares:
+            return ()
+        accounts = [share.account(ledger._uses.get(share.charge(self._now()), BudgetUse())) for ledger, share in self._all_shares()]
+        for ledger in self._line():
+            if ledger is not self:
+                owner = f"run {ledger.key.run_id!r}, which began this one"
+                accounts.append(Account(limits=ledger.limits, spent=ledger.spent, owner=owner, kept=ledger._kept))
+        return tuple(accounts)
+
+    async def refresh(self) -> None:
+        """Look up what counts in the shared budgets now."""
+        for ledger, share in self._all_shares():
+            charge = share.charge(self._now())
+            ledger._uses[charge] = await ledger._storage.budget_use(charge)
+
+    def join(self) -> None:
+        """Tell the turn above what this one has spent so far: after a crash its row may say less, or more."""
+        with _lock:
+            if self.parent is not None and (self._entries or self._name in self.parent._children):
+                self._tell()
+
+    def leave(self) -> None:
+        """Tell the turn above that this one has ended, or was stopped."""
+        with _lock:
+            if self.parent is not None and self._name in self.parent._children:
+                self._tell(state="unsettled" if self.sums.uncertain_nusd or self.sums.uncertain_tokens else "settled")
+            self.ended = True
+
+    def book_ended(self, key: TurnKey, rows: Sequence[LedgerRow]) -> None:
+        """Book an earlier child, which ended without this turn's having been told, by its own rows."""
+        name = _name(key)
+        with _lock:
+            if name in self._children:
+                sums = totals(rows)
+                self._book_child(name, "", sums, "unsettled" if sums.uncertain_nusd or sums.uncertain_tokens else "settled")
+
+    @property
+    def _name(self) -> str:
+        return _name(self.key)
+
+    def _line(self) -> Iterator[Ledger]:
+        """Yield this ledger and those above it, up to the first."""
+        ledger: Ledger | None = self
+        while ledger is not None:
+            yield ledger
+            ledger = ledger.parent
+
+    def _beside(self, other: Ledger) -> bool:
+        """Return whether both write to the same storage, so that one transaction reaches both."""
+        here, there = self._storage, other._storage
+        return here is there or (here.location == there.location != ":memory:")
+
+    def _all_shares(self) -> Iterator[tuple[Ledger, _Share]]:
+        """Yield the shared budgets in which this turn's calls count, each with the ledger whose rows count there."""
+        below: Ledger | None = None
+        for ledger in self._line():
+            if below is None or not ledger._beside(below):
+                yield from ((ledger, share) for share in ledger._shares)
+            below = ledger
+
+    def _charges(self) -> tuple[Charge, ...]:
+        return tuple(share.charge(self._now()) for share in self._shares)
+
+    def _tell(self, *, reserving: bool = False, state: Any = "reserved") -> list[_Asked]:
+        """Bring the rows of the turns above up to this one's sums."""
+        parent = self.parent
+        if parent is None or parent.ended:
+            return []
+        charges = () if self._beside(parent) else parent._charges()
+        return parent._book_child(self._name, self._agent, self.sums, state, charges=charges, reserving=reserving)
+
+    def _book_child(
+        self, name: str, agent: str, sums: Totals, state: Any, *, charges: tuple[Charge, ...] = (), reserving: bool = False
+    ) -> list[_Asked]:
+        known = self._children.get(name)
+        row = LedgerRow(
+            key=self.key,
+            entry=self._next_entry() if known is None else known.entry,
+            step=self.sums.steps if known is None else known.step,
+            kind="subagent",
+            attempt=1,
+            model=agent if known is None else known.model,
+            state=state,
+            bound_nusd=sums.uncertain_nusd,
+            bound_tokens=sums.uncertain_tokens,
+            cost_nusd=sums.cost_nusd,
+            tokens=sums.tokens,
+            usage=name,
+            charges=charges if known is None else known.charges,
+            used_s=self._used_s(),
+        )
+        if known is not None:
+            self.sums.add(known, -1)
+        self.sums.add(row)
+        self._children[name] = row
+        return [*self._write(row, reserving=reserving), *self._tell(reserving=reserving)]
+
+    def _write(self, row: LedgerRow, *, reserving: bool = False) -> list[_Asked]:
+        if row.charges and reserving:
+            caps = [share.cap(charge) for share, charge in zip(self._shares, row.charges, strict=False)]  # a resumed row may have others
+            return [_Asked(self, row.charges, self._storage.reserve(row, fence=self._fence, caps=caps))]
+        self._storage.put(row, fence=self._fence)
+        return []
+
+
+def _name(key: TurnKey) -> str:
+    """Return how a parent's row names its child."""
+    return json.dumps({"run": [key.namespace, key.run_id, key.turn]}, ensure_ascii=False)
+
+
+def _name_of(row: LedgerRow) -> str:
+    return row.usage or ""

@@ -1,0 +1,77 @@
+"""Shared budgets: sums that move together with the ledger rows that count in them.
+
+A budget is one row: what is settled, and what is reserved or of unknown end at its bound, summed over every ledger row that names
+it. Whoever writes such a row moves the sum by the difference to the row before, in the same transaction; SQLite lets one process
+write at a time, so "does it still fit" and "it is reserved" are one step, whoever else asks. A run that is deleted leaves the sum as
+it is: the money is spent.
+
+Each function here runs in the writer's thread (`use` in a reader's), inside its transaction, and depends on the database alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, Charge, LedgerRow, Redactor
+from agent_graph.storage.rows import LEDGER_COLUMNS, read_ledger, statement
+
+__all__ = ["book", "reserve", "use"]
+
+_MOVE = (
+    "INSERT INTO ag_budgets (namespace, budget, period, nusd, tokens) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (namespace, budget, period) DO UPDATE SET nusd = nusd + excluded.nusd, tokens = tokens + excluded.tokens"
+)
+
+
+def reserve(connection: sqlite3.Connection, row: LedgerRow, caps: Sequence[BudgetCap], redact: Redactor | None) -> BudgetAnswer:
+    """Write `row` if each of `caps` holds it; return whether, and what counts in each budget now."""
+    before, after = _counts(_stored(connection, row)), _counts(row)
+    more = BudgetUse(after.nusd - before.nusd, after.tokens - before.tokens)
+    granted = all(_holds(cap, use(connection, cap.charge), more) for cap in caps)
+    if granted:
+        book(connection, row, redact)
+    return BudgetAnswer(granted, tuple(use(connection, cap.charge) for cap in caps))
+
+
+def book(connection: sqlite3.Connection, row: LedgerRow, redact: Redactor | None) -> None:
+    """Write `row`, and move the budgets in which it counts."""
+    stored = _stored(connection, row)
+    if stored is not None:
+        _move(connection, stored, -1)
+    _move(connection, row, +1)
+    sql, parameters, _ = statement(row, redact)
+    connection.execute(sql, parameters)
+
+
+def use(connection: sqlite3.Connection, charge: Charge) -> BudgetUse:
+    """Return what counts in a budget."""
+    sql = "SELECT nusd, tokens FROM ag_budgets WHERE namespace = ? AND budget = ? AND period = ?"
+    found = connection.execute(sql, (charge.namespace, charge.budget, charge.period)).fetchone()
+    return BudgetUse(*found) if found else BudgetUse()
+
+
+def _stored(connection: sqlite3.Connection, row: LedgerRow) -> LedgerRow | None:
+    sql = f"SELECT {LEDGER_COLUMNS} FROM ag_ledger WHERE namespace = ? AND run_id = ? AND turn = ? AND entry = ?"  # noqa: S608 - constants only
+    found = connection.execute(sql, (row.key.namespace, row.key.run_id, row.key.turn, row.entry)).fetchone()
+    return None if found is None else read_ledger(found)
+
+
+def _counts(row: LedgerRow | None) -> BudgetUse:
+    if row is None:
+        return BudgetUse()
+    if row.state in ("reserved", "unsettled"):
+        return BudgetUse(row.cost_nusd + row.bound_nusd, row.tokens + row.bound_tokens)
+    return BudgetUse(row.cost_nusd, row.tokens)
+
+
+def _holds(cap: BudgetCap, used: BudgetUse, more: BudgetUse) -> bool:
+    if cap.max_nusd is not None and used.nusd + more.nusd > cap.max_nusd:
+        return False
+    return cap.max_tokens is None or used.tokens + more.tokens <= cap.max_tokens
+
+
+def _move(connection: sqlite3.Connection, row: LedgerRow, sign: int) -> None:
+    counts = _counts(row)
+    for charge in row.charges:
+        connection.execute(_MOVE, (charge.namespace, charge.budget, charge.period, sign * counts.nusd, sign * counts.tokens))

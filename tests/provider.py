@@ -1,0 +1,84 @@
+"""A provider that honours the output cap, and keeps its own bill: the ground truth of every test about money."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import Runnable
+
+INPUT_TOKENS = 10
+"""What it bills for every input: less than anybody would count."""
+
+
+@dataclass
+class Provider:
+    """Sells output tokens; several models may sell for it, at prices of their own, from several threads at once."""
+
+    bill_usd: Decimal = Decimal(0)
+    calls: list[str] = field(default_factory=list)
+    """The model of each call that was billed."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def sell(self, model: str, usd: Decimal) -> None:
+        with self.lock:
+            self.bill_usd += usd
+            self.calls.append(model)
+
+
+Answer = tuple[AIMessage, int] | BaseException
+"""A reply and how many tokens it would like to put out; or an error, after the work was done and billed."""
+
+
+class PaidModel(BaseChatModel):
+    """Asks `says` (the messages, the call's number) for its answer; costs `usd_per_token` of output, and nothing for input."""
+
+    model_name: str
+    provider: Any
+    usd_per_token: Decimal
+    says: Callable[[list[BaseMessage], int], Answer | Awaitable[Answer]]
+
+    @property
+    def _llm_type(self) -> str:
+        return "paid"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self.model_name}
+
+    @property
+    def prices(self) -> dict[str, dict[str, Decimal]]:
+        """For the agent's `prices=`."""
+        return {self.model_name: {"input": Decimal(0), "output": self.usd_per_token * 1_000_000}}
+
+    def bind_tools(self, tools: Any, **options: Any) -> Runnable[Any, AIMessage]:
+        return self.bind(**options)
+
+    def _generate(self, *args: Any, **options: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _agenerate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **options: Any) -> ChatResult:
+        said = self.says(messages, len(self.provider.calls))
+        answer = await said if not isinstance(said, tuple | BaseException) else said
+        cap = options["max_tokens"]
+        if isinstance(answer, BaseException):
+            if getattr(answer, "billed", True):
+                self.provider.sell(self.model_name, cap * self.usd_per_token)
+            raise answer
+        reply, wanted = answer
+        put_out = min(wanted, cap)
+        self.provider.sell(self.model_name, put_out * self.usd_per_token)
+        usage = {"input_tokens": INPUT_TOKENS, "output_tokens": put_out, "total_tokens": INPUT_TOKENS + put_out}
+        reply = reply.model_copy(update={"usage_metadata": usage, "response_metadata": {"model_name": self.model_name}})
+        return ChatResult(generations=[ChatGeneration(message=reply)])
+
+
+def tool_call(name: str, number: int, **args: Any) -> AIMessage:
+    """Return a reply that calls a tool."""
+    return AIMessage("", tool_calls=[{"name": name, "args": args, "id": f"call_{number}"}])
