@@ -47,6 +47,8 @@ class Totals:
         if row.state in ("reserved", "unsettled"):
             self.uncertain_tokens += sign * row.bound_tokens
             self.uncertain_nusd += sign * row.bound_nusd
+            if row.kind != "subagent":
+                return
         self.tokens += sign * row.tokens
         self.cost_nusd += sign * row.cost_nusd
         if row.used:
