@@ -1,8 +1,12 @@
 """How the tests are run: Hypothesis profiles, and an environment without keys. Fixtures live beside the tests that use
 them, or in `agent_graph.testing`."""
 
-import os
+from __future__ import annotations
 
+import os
+from collections.abc import Callable
+
+import pytest
 from hypothesis import settings
 
 # `quick` looks for new counter-examples at each run; `ci` repeats the same examples, so that a red run is the commit's
@@ -17,3 +21,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 OF_THE_DEVELOPER = ("AGENT_GRAPH_", "ANTHROPIC_", "AZURE_OPENAI_", "GOOGLE_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_")
 for name in [name for name in os.environ if name.startswith(OF_THE_DEVELOPER)]:
     del os.environ[name]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare what makes the fault matrix's fast column the nightly one."""
+    parser.addoption("--storm", action="store_true", help="the fault matrix in its nightly sizes, without time limits; hours")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--storm"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0), append=False)
+
+
+@pytest.fixture(scope="session")
+def times(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """Chooses how often a fault falls: `times(50, 1_000)` is 50, and 1,000 with --storm."""
+    storm = request.config.getoption("--storm")
+    return lambda fast, nightly: nightly if storm else fast
