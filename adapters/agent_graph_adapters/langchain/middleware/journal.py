@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, ToolCallRequest
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp, is_invalid_resume
 from langgraph.types import Command
 
 from agent_graph.config import AgentConfig
-from agent_graph.context import current_call
+from agent_graph.context import Begun, begun_inside, current_call
 from agent_graph.decisions import idempotency, prompt
 from agent_graph.decisions.results import make_storable
 from agent_graph.decisions.retry import Failure, next_delay
@@ -45,8 +45,8 @@ from agent_graph.runtime.tools import Tools
 from agent_graph.storage.port import JournalRow, Storage
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
-from agent_graph_adapters.langchain.middleware.names import asking_of, begun, messages_in
-from agent_graph_adapters.langchain.middleware.turns import Hosted, storage_of, turns_in
+from agent_graph_adapters.langchain.middleware.names import asking_of, begun, is_last, messages_in
+from agent_graph_adapters.langchain.middleware.turns import Hosted, begetting, storage_of, turns_in
 from agent_graph_adapters.langchain.tools import described
 
 __all__ = ["ToolJournalMiddleware"]
@@ -119,8 +119,7 @@ class ToolJournalMiddleware(AgentMiddleware[Any, Any, Any]):
 
     async def _watched(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]) -> Any:
         response = await handler(request)
-        replies = [message for message in response.result if isinstance(message, AIMessage)]
-        if replies and not any(reply.tool_calls for reply in replies):
+        if is_last(response):
             hosted = self.turns.live(begun(messages_in(request.state)))
             if hosted is not None:
                 self.turns.end(hosted)
@@ -158,7 +157,7 @@ class _Call:
     def __init__(
         self, journal: ToolJournalMiddleware, tool: Tools, hosted: Hosted, request: ToolCallRequest, handler: Handler, wait: Wait
     ) -> None:
-        self.journal, self.tool, self.turn = journal, tool, hosted.turn
+        self.journal, self.tool, self.hosted, self.turn = journal, tool, hosted, hosted.turn
         self.request, self.handler, self.wait = request, handler, wait
         call = request.tool_call
         name, args, call_id = call["name"], call["args"], str(call["id"])
@@ -237,10 +236,11 @@ class _Call:
         self.turn.record(replace(self.row, state="started", attempt=attempt, error=None))
         await self.wait(self.turn.durable())
         failpoint("journal.started")
-        token = current_call.set(self.record)
+        token, begun_here = current_call.set(self.record), begun_inside.set(Begun())
         began = time.perf_counter()
         try:
-            result = await self.handler(self.request)
+            with begetting(self.hosted):
+                result = await self.handler(self.request)
         except GraphBubbleUp:
             await self._not_begun(attempt)
             raise
@@ -251,6 +251,7 @@ class _Call:
             return await self._raised(attempt, error)
         finally:
             current_call.reset(token)
+            begun_inside.reset(begun_here)
         failpoint("journal.executed")
         return await self._ended(result, (time.perf_counter() - began) * 1000)
 

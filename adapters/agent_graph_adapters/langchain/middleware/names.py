@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import ensure_config
@@ -21,7 +21,10 @@ from langchain_core.runnables import ensure_config
 from agent_graph.config import validate_run_id
 from agent_graph.errors import ConfigError
 
-__all__ = ["Asking", "Begun", "asking_of", "begun", "begun_by", "messages_in", "since"]
+if TYPE_CHECKING:
+    from langchain.agents.middleware import ModelResponse
+
+__all__ = ["Asking", "Begun", "asking_of", "begun", "begun_by", "is_last", "messages_in", "since"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,12 @@ def asking_of(messages: Sequence[BaseMessage], call_id: str) -> Asking:
             if call["id"] == call_id:
                 return Asking(reply_id=replies[step - 1].id or f"call/{call_id}", step=step, index=index)
     return Asking(reply_id=f"call/{call_id}", step=max(len(replies), 1), index=0)
+
+
+def is_last(response: ModelResponse[Any]) -> bool:
+    """Return whether a model's response asks for no tool, which ends the turn."""
+    replies = [message for message in response.result if isinstance(message, AIMessage)]
+    return bool(replies) and not any(reply.tool_calls for reply in replies)
 
 
 def _id_of(message: BaseMessage | None) -> str:

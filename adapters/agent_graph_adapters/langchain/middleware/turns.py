@@ -20,23 +20,25 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from agent_graph.config import AgentConfig
+from agent_graph.decisions.budget import Limits
 from agent_graph.decisions.tokens import estimate_text
 from agent_graph.errors import LeaseLost, NotDurable, RunConflict, RunInProgress
+from agent_graph.runtime import lineage
 from agent_graph.runtime.clock import SystemClock
-from agent_graph.runtime.turn import Turn
+from agent_graph.runtime.turn import Turn, current_turn
 from agent_graph.storage.location import open_storage
 from agent_graph.storage.port import Claim, Storage, TurnKey, TurnRequest, TurnRow
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.middleware.both_ways import Wait
 from agent_graph_adapters.langchain.middleware.names import Begun
 
-__all__ = ["NAMESPACE", "Hosted", "Turns", "storage_of", "turns_in"]
+__all__ = ["NAMESPACE", "Hosted", "Turns", "begetting", "storage_of", "turns_in"]
 
 NAMESPACE = "create_agent"
 """Of our rows in the storage. Not the default one: its claims would speak for the checkpoints of the same thread."""
@@ -130,8 +132,13 @@ class _Unstored:
     def put(self, row: Any, *, fence: int) -> None:
         """Forget `row`; the turn itself keeps the sums."""
 
-    async def durable(self, key: TurnKey) -> None:
+    async def durable(self, key: TurnKey, *, fence: int | None = None) -> None:
         """Nothing to wait for."""
+
+    @property
+    def location(self) -> str:
+        """Nowhere that another would share."""
+        return ":memory:"
 
 
 class Hosted:
@@ -161,6 +168,16 @@ class Hosted:
                 self.turn.pause_clock()
 
 
+@contextlib.contextmanager
+def begetting(hosted: Hosted) -> Iterator[None]:
+    """What is begun here, our agents' turns and those of other graphs, is this turn's child."""
+    token = current_turn.set(hosted.turn)
+    try:
+        yield
+    finally:
+        current_turn.reset(token)
+
+
 class Turns:
     """The turns of one storage, or of none. Used by many tasks, threads and event loops at once."""
 
@@ -170,16 +187,18 @@ class Turns:
         self._lock = threading.Lock()
 
     @contextlib.asynccontextmanager
-    async def at_work(self, begun: Begun, wait: Wait) -> AsyncIterator[Hosted]:
-        """Enter a turn, and leave it at the end.
+    async def at_work(self, begun: Begun, wait: Wait, *, limits: Limits | None = None) -> AsyncIterator[Hosted]:
+        """Enter a turn, let `limits` hold in it, and leave it at the end.
 
         Raises:
             RunInProgress: another process works on it, and goes on doing so. RunConflict: its human message was changed meanwhile.
             StorageError, NotDurable, LeaseLost.
         """
         known = self._entered(begun.run_id)
-        hosted = known if known is not None else await wait(self._claimed(begun))
+        hosted = known if known is not None else await wait(self._claimed(begun, lineage.parent()))
         try:
+            if limits is not None:
+                hosted.turn.limit(limits)
             yield hosted
         except (LeaseLost, NotDurable):
             self._forget(begun.run_id, hosted)
@@ -195,6 +214,7 @@ class Turns:
         """Note that the turn has ended, and free it; should its graph go on all the same, it is taken up again."""
         if self._storage is None:
             return  # its sums are nowhere else
+        hosted.turn.ledger.leave()
         with contextlib.suppress(LeaseLost):
             hosted.turn.put_turn("complete", result=False, delivered=True)
         self._forget(hosted.turn.key.run_id, hosted)
@@ -216,9 +236,9 @@ class Turns:
             if self._live.get(run_id) is hosted:
                 del self._live[run_id]
 
-    async def _claimed(self, begun: Begun) -> Hosted:
+    async def _claimed(self, begun: Begun, parent: Turn | None) -> Hosted:
         if self._storage is None:
-            return self._unstored(begun)
+            return self._unstored(begun, parent)
         storage = self._storage()
         assert storage is not None, "whoever enters a turn holds its storage"
         await _reopen(storage, begun)
@@ -230,25 +250,26 @@ class Turns:
             presence = Presence()
             claim = await storage.claim(_request(begun), presence)
             if claim.outcome in ("new", "resume"):
-                return await self._taken(storage, claim, presence)
+                return await self._taken(storage, claim, presence, parent)
             if claim.outcome != "busy" or time.monotonic() >= until:
                 raise _refused(claim, begun)
             await asyncio.sleep(POLL_S)
 
-    async def _taken(self, storage: Storage, claim: Claim, presence: Presence) -> Hosted:
+    async def _taken(self, storage: Storage, claim: Claim, presence: Presence, parent: Turn | None) -> Hosted:
         assert claim.turn is not None, "a granted claim names its turn"
-        turn = _turn(claim.turn, claim.fence, storage)
+        turn = _turn(claim.turn, claim.fence, storage, parent)
         if claim.outcome == "resume":
             key = turn.key
             turn.restore(await storage.journal(key), await storage.ledger(key), await storage.notes(key))
+        turn.ledger.join()
         return self._kept(Hosted(turn, presence), KEPT)
 
-    def _unstored(self, begun: Begun) -> Hosted:
+    def _unstored(self, begun: Begun, parent: Turn | None) -> Hosted:
         known = self._entered(begun.run_id)
         if known is not None:
             return known
         row = TurnRow(key=TurnKey(NAMESPACE, begun.run_id, 1), agent=begun.agent, input=begun.input, status="running")
-        return self._kept(Hosted(_turn(row, 0, cast("Storage", _Unstored())), _Staying()), KEPT_UNSTORED)
+        return self._kept(Hosted(_turn(row, 0, cast("Storage", _Unstored()), parent), _Staying()), KEPT_UNSTORED)
 
     def _kept(self, hosted: Hosted, most: int) -> Hosted:
         with self._lock:
@@ -269,8 +290,10 @@ class _Staying(Presence):
         return False
 
 
-def _turn(row: TurnRow, fence: int, storage: Storage) -> Turn:
-    return Turn(agent=_Nobody(), row=row, fence=fence, storage=storage, clock=SystemClock(), system="")
+def _turn(row: TurnRow, fence: int, storage: Storage, parent: Turn | None) -> Turn:
+    turn = Turn(agent=_Nobody(), row=row, fence=fence, storage=storage, clock=SystemClock(), system="", parent=parent)
+    turn.limit(Limits())
+    return turn
 
 
 def _request(begun: Begun) -> TurnRequest:

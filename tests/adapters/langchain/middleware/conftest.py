@@ -19,9 +19,10 @@ def invoke(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Runs an agent to its end, from a thread that is not the test's own where it blocks."""
 
     async def go(agent: Any, given: Any, config: Any = THREAD) -> Any:
+        options = {"durability": "sync"} if agent.checkpointer else {}
         if request.param == "async":
-            return await agent.ainvoke(given, config, durability="sync")
-        return await asyncio.to_thread(agent.invoke, given, config, durability="sync")
+            return await agent.ainvoke(given, config, **options)
+        return await asyncio.to_thread(agent.invoke, given, config, **options)
 
     return go
 
