@@ -29,7 +29,7 @@ ALL :=
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all format-check lint types imports quick late notebooks demo-offline fmt lock bench clean
+.PHONY: help demo check test test-all format-check lint types imports quick late notebooks demo-offline fmt lock bench storm clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -81,6 +81,11 @@ notebooks: $(VENV)/.dev
 fmt: $(VENV)/.dev ## Format the code and fix what can be fixed safely
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# With KILLS=10000 on two free cores about 15 minutes.
+storm: $(VENV)/.dev ## Kill agents thousands of times, stock LangGraph beside (KILLS= PAIRS= STOCK_KILLS= JOBS= SEED=)
+	$(BIN)/python tests/crash/storm.py $(foreach option,KILLS PAIRS STOCK_KILLS JOBS SEED,$(if $($(option)),$(call storm_option,$(option))))
+storm_option = --$(subst _,-,$(shell echo $(1) | tr A-Z a-z)) $($(1))
 
 bench: $(VENV)/.dev ## The measurements behind the README's figures
 	$(BIN)/python tests/bench

@@ -55,4 +55,4 @@ def test_cancelled_at_an_await(crash_fuzz: Fuzz) -> None:
 def test_ended_by_a_signal(crash_fuzz: Fuzz) -> None:
     report = crash_fuzz(make_agent, TASK, seed=SEED, **{**NOTHING, "signals": [signal.SIGINT, signal.SIGTERM], "every": 8})
     print(report)
-    assert set(report.columns) == {"SIGINT at every failpoint", "SIGTERM at every failpoint"}
+    assert set(report.columns) == {"SIGINT at each 8th failpoint", "SIGTERM at each 8th failpoint"}

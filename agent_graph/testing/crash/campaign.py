@@ -85,16 +85,17 @@ class Campaign:
         self._undisturbed = self._measured()
         points = range(1, self._watch.count + 1)
         first = self._luck.randrange(plan.every) + 1
+        each = "every" if plan.every == 1 else f"each {plan.every}th"
         if plan.failpoints:
-            self._every("SIGKILL at every failpoint", AtFailpoint, itertools.count(first, plan.every))
+            self._every(f"SIGKILL at {each} failpoint", AtFailpoint, itertools.count(first, plan.every))
         if plan.pairs:
             self._pairs(plan.pairs, points)
         if plan.kills:
             self._random(plan.kills, plan.kills_per_run)
         if plan.awaits:
-            self._every("cancelled at every await", CancelAt, itertools.count(first, plan.every))
+            self._every(f"cancelled at {each} await", CancelAt, itertools.count(first, plan.every))
         for number in plan.signals:
-            name = f"{signal.Signals(number).name} at every failpoint"
+            name = f"{signal.Signals(number).name} at {each} failpoint"
             self._every(name, lambda n, number=number: AtFailpoint(n, number), itertools.count(first, plan.every))  # type: ignore[misc]  # the default binds the loop's own number
         return CrashReport(seed=self._seed, columns=dict(self._columns), failures=tuple(self._failures), seconds=time.monotonic() - began)
 
@@ -112,11 +113,11 @@ class Campaign:
             self._run("SIGKILL at a failpoint, again on resume", [AtFailpoint(n), AtFailpoint(m)])
 
     def _random(self, kills: int, per_run: int) -> None:
-        assert self._undisturbed is not None
+        loop_s = self._measured_loop_s()
         fallen = 0
         while fallen < kills:
             wanted = min(self._luck.randint(1, per_run), kills - fallen)
-            faults = [AfterSeconds(self._luck.uniform(0, self._undisturbed.loop_s)) for _ in range(wanted)]
+            faults = [AfterSeconds(self._luck.uniform(0, loop_s)) for _ in range(wanted)]
             fallen += len(self._run("SIGKILL at random instants", faults).places)
 
     # -- one run ----------------------------------------------------------------------------------------------------------------
@@ -143,6 +144,11 @@ class Campaign:
         shutil.rmtree(run.folder)
         return evidence
 
+    def _measured_loop_s(self) -> float:
+        """Return how long the loop takes, in seconds: the median of three, since the machine may be busy."""
+        loops = sorted(self._measured().loop_s for _ in range(3))
+        return loops[1]
+
     def _run(self, column: str, faults: Sequence[Fault]) -> _Run:
         assert self._undisturbed is not None
         run, evidence = self._finish(_Run(self._new_folder()), faults)
@@ -153,9 +159,11 @@ class Campaign:
         else:
             lost = Tally(runs=1, attempts=run.attempts, kills=len(run.places), broken={"finished": 1})
             self._columns[column] = self._columns.get(column, Tally()) + lost
+        keeps = bool(violations) and len(self._failures) < KEPT
         if violations:
-            self._failures.append(Failure(faults=", then ".join(map(str, faults)), violations=violations, kept=str(run.folder)))
-        if not violations or len(self._failures) > KEPT:
+            told = ", then ".join(map(str, faults))
+            self._failures.append(Failure(faults=told, violations=violations, kept=str(run.folder) if keeps else ""))
+        if not keeps:
             shutil.rmtree(run.folder)
         return run
 

@@ -119,10 +119,7 @@ def fuzz(
 def _kept(report: CrashReport, where: Path) -> CrashReport:
     """Move the files of the failing runs to where they survive, and say so in the report."""
     where.mkdir(parents=True, exist_ok=True)
-    failures = [
-        replace(failure, kept=shutil.move(failure.kept, str(where))) if Path(failure.kept).exists() else failure
-        for failure in report.failures
-    ]
+    failures = [replace(failure, kept=failure.kept and shutil.move(failure.kept, str(where))) for failure in report.failures]
     return replace(report, failures=tuple(failures))
 
 

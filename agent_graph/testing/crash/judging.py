@@ -155,9 +155,13 @@ def _billed_within(run: Evidence, undisturbed: Evidence) -> Iterator[str]:
     settled = sum((turn.cost_usd for turn in account.turns), Decimal(0))
     most = settled + sum((_uncertain(account, run, number) for number in range(len(account.turns))), Decimal(0))
     if not settled <= total:
-        yield f"settled {settled} USD of {total} billed: a cent was counted that nobody charged"
+        yield f"settled {_usd(settled)} USD of {_usd(total)} billed: money was counted that nobody charged"
     if not total <= most:
-        yield f"billed {total} USD; the account knows of {settled} and is uncertain of no more than {most - settled}"
+        yield f"billed {_usd(total)} USD; the account knows of {_usd(settled)} and is uncertain of no more than {_usd(most - settled)}"
+
+
+def _usd(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"
 
 
 def _uncertain(account: Account, run: Evidence, number: int) -> Decimal:

@@ -37,6 +37,9 @@ class AtFailpoint:
     n: int
     signal: int = signal.SIGKILL
 
+    def __str__(self) -> str:
+        return f"{signal.Signals(self.signal).name} at failpoint {self.n}"
+
 
 @dataclass(frozen=True, slots=True)
 class AfterSeconds:
@@ -44,12 +47,18 @@ class AfterSeconds:
 
     seconds: float
 
+    def __str__(self) -> str:
+        return f"SIGALRM {self.seconds * 1000:.1f} ms into the loop"
+
 
 @dataclass(frozen=True, slots=True)
 class CancelAt:
     """Cancel the caller's task at the n-th await of the process, in whatever task it is, from 1."""
 
     n: int
+
+    def __str__(self) -> str:
+        return f"cancelled at await {self.n}"
 
 
 Fault: TypeAlias = AtFailpoint | AfterSeconds | CancelAt
@@ -100,6 +109,8 @@ class Watch:
         if began:
             return
         _HEAD.pack_into(self._page, 0, count, time.monotonic(), ended)
+        if not self.place:
+            self.noticed("the loop's beginning")
         if isinstance(self._fault, AfterSeconds):
             signal.setitimer(signal.ITIMER_REAL, max(self._fault.seconds, 1e-6))
 

@@ -11,7 +11,10 @@ from agent_graph.testing.crash.evidence import Account, Evidence
 from agent_graph.testing.crash.judging import INVARIANTS, Violation, billed
 from agent_graph.testing.crash.world import Effect
 
-__all__ = ["CrashFound", "CrashReport", "Failure", "Tally"]
+__all__ = ["CrashFound", "CrashReport", "Failure", "Tally", "tally"]
+
+SHOWN = 5
+"""So many failing runs are described in the text of a report; `failures` has all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +104,11 @@ class Failure:
     """What was done to it, in order."""
     violations: tuple[Violation, ...]
     kept: str
-    """The folder with its storage, its world and the output of each attempt."""
+    """The folder with its storage, its world and the output of each attempt; empty where it was one of too many to keep."""
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.faults}; files in {self.kept}", *(f"    {violation}" for violation in self.violations)])
+        where = f"files in {self.kept}" if self.kept else "files not kept"
+        return "\n".join([f"{self.faults}; {where}", *(f"    {violation}" for violation in self.violations)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +147,7 @@ class CrashReport:
                 *self.table(),
                 "",
                 *self.histogram(),
-                *(f"\n{failure}" for failure in self.failures),
+                *(f"\n{failure}" for failure in self.failures[:SHOWN]),
                 "" if self.ok else f"\n{len(self.failures)} of {self.total.runs} runs broke an invariant",
             ]
         ).rstrip()

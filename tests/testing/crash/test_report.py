@@ -11,7 +11,7 @@ from tests.testing.crash.test_judging import ACCOUNT, GOOD, PAY, doubtful, event
 
 FEW = Tally(runs=2, attempts=5, kills=3, calls=4, places={"a.b": 2, "c.d": 1}, billed_usd=Decimal("0.1"))
 BROKEN = Tally(runs=1, attempts=2, kills=1, repeated=1, broken={"no non-idempotent call run twice": 1}, places={"a.b": 1})
-FAILURE = Failure(faults="AtFailpoint(3)", violations=(Violation("finished", "it did not"),), kept="/tmp/run-3")
+FAILURE = Failure(faults="SIGKILL at failpoint 3", violations=(Violation("finished", "it did not"),), kept="/tmp/run-3")
 
 
 def test_figures_of_a_run() -> None:
@@ -44,7 +44,7 @@ def test_it_reads_as_a_table_and_a_histogram() -> None:
     assert "seed 7; 4 kills of 7 processes in 5 s" in text
     assert "no non-idempotent call run twice: 1" in text
     assert "a.b       3  ####" in text
-    assert "AtFailpoint(3); files in /tmp/run-3" in text
+    assert "SIGKILL at failpoint 3; files in /tmp/run-3" in text
     assert "finished: it did not" in text
     assert "1 of 3 runs broke an invariant" in text
     rows = CrashReport(seed=7, columns={"a": FEW}).table()
