@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_delete(commands)
     _add_prune(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -151,6 +152,12 @@ def _add_prune(commands: Any) -> None:
         help='such as "30d", "12h", "90min", "0s"; or a date (UTC), such as 2026-01-31',
     )
     _add_common_options(command)
+
+
+def _add_demo(commands: Any) -> None:
+    command = commands.add_parser("demo", help="see what is promised: `demo crash` kills an agent in the middle of a payment")
+    command.add_argument("which", choices=["crash"], metavar="crash", help="offline, in a folder of its own, in about ten seconds")
+    command.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
 def _add_agent_options(command: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 
-from agent_graph.cli import asking, clearing, looking
+from agent_graph.cli import asking, clearing, demo, looking
 
 __all__ = ["COMMANDS"]
 
@@ -15,4 +15,5 @@ COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "show": looking.show,
     "delete": clearing.delete,
     "prune": clearing.prune,
+    "demo": demo.demo,
 }
