@@ -36,22 +36,27 @@ def append_messages(messages: list[BaseMessage], writes: Sequence[Any]) -> list[
 
     Deterministic and indifferent to how the writes are batched, as DeltaChannel demands of a reducer.
     """
-    result = list(messages)
+    written = [message for write in writes for message in (write if isinstance(write, list) else [write])]
+    # an embedding graph, or a client over HTTP, may write ("user", "hi") or {"role": ...}, as everywhere in LangChain
+    new = [message if isinstance(message, BaseMessage) else convert_to_messages([message])[0] for message in written]
+    ids = {message.id for message in new if not isinstance(message, RemoveMessage)} - {None}
+    if len(ids) == len(new) and ids.isdisjoint([message.id for message in messages]):
+        return [*messages, *new]  # as nearly always: nothing is replaced, so nothing has to be looked up
+    return _placed(list(messages), new)
+
+
+def _placed(result: list[BaseMessage], new: list[BaseMessage]) -> list[BaseMessage]:
     position: dict[str | None, int] = {message.id: at for at, message in enumerate(result) if message.id}
-    for write in writes:
-        for message in write if isinstance(write, list) else [write]:
-            # an embedding graph, or a client over HTTP, may write ("user", "hi") or {"role": ...}, as everywhere in LangChain
-            _place(result, position, message if isinstance(message, BaseMessage) else convert_to_messages([message])[0])
+    for message in new:
+        at = position.get(message.id) if message.id else None
+        if at is not None:
+            result[at] = message
+        elif not isinstance(message, RemoveMessage):
+            position[message.id] = len(result)
+            result.append(message)
+        if isinstance(message, RemoveMessage):
+            position.pop(message.id, None)  # should it come back, it comes last, as it would in a later batch
     return [message for message in result if not isinstance(message, RemoveMessage)]
-
-
-def _place(result: list[BaseMessage], position: dict[str | None, int], message: BaseMessage) -> None:
-    at = position.get(message.id) if message.id else None
-    if at is not None:
-        result[at] = message
-    elif not isinstance(message, RemoveMessage):
-        position[message.id] = len(result)
-        result.append(message)
 
 
 def messages_channel() -> DeltaChannel[list[AnyMessage]]:

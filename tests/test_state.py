@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage
 from langgraph.channels.delta import DeltaChannel
@@ -27,6 +27,7 @@ batches = st.lists(st.lists(written, max_size=4), max_size=6)
 
 
 @given(batches, st.integers(0, 6))
+@example([[HumanMessage("a", id="m0"), HumanMessage("b", id="m1")], [RemoveMessage(id="m0")], [HumanMessage("c", id="m0")]], 2)
 def test_batching_does_not_matter(writes: list[list[BaseMessage]], cut: int) -> None:
     """DeltaChannel replays writes in other batches than they were made in."""
     at_once = append_messages([], writes)
