@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from decimal import Context, Decimal, InvalidOperation, localcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agent_graph.decisions.usage import Usage
@@ -75,6 +76,8 @@ class Matched:
     """USD per million tokens of text, whatever the cache does with it."""
     dearest_output: Decimal
     """USD per million tokens, whatever is put out."""
+    provenance: Mapping[str, Any]
+    """As in `Priced`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,7 @@ class PriceBook:
         self._overrides = {name.lower(): _read_price(name, entry) for name, entry in _entries(overrides)}
         self._now = now
         self._found: dict[tuple[str, str | None, str | None], tuple[Provider, ModelInfo] | None] = {}
+        self._matched = lru_cache(maxsize=256)(self._find)
 
     def price_of(
         self, model: str, *, provider: str | None = None, base_url: str | None = None, usage: Usage | None = None
@@ -122,7 +126,7 @@ class PriceBook:
             return None
         with localcontext(EXACT):
             cost = _bill(matched.price, usage)
-        return None if cost is None else Priced(cost_usd=cost, provenance=_provenance(matched))
+        return None if cost is None else Priced(cost_usd=cost, provenance=dict(matched.provenance))
 
     def worst_case(
         self, model: str, input_tokens: int, output_tokens: int, *, provider: str | None = None, base_url: str | None = None
@@ -141,6 +145,10 @@ class PriceBook:
         return None if matched is None else matched.dearest_output.scaleb(-6, EXACT)
 
     def _match(self, model: str, provider: str | None, base_url: str | None, input_tokens: int) -> Matched | None:
+        """A call asks several times for the same: what holds for a size holds for a minute."""
+        return self._matched(model, provider, base_url, input_tokens, self._now().replace(second=0, microsecond=0))
+
+    def _find(self, model: str, provider: str | None, base_url: str | None, input_tokens: int, at: datetime) -> Matched | None:
         for name in _names(model, provider):
             price = self._overrides.get(name)
             if price is not None:
@@ -149,7 +157,7 @@ class PriceBook:
         if key not in self._found:
             self._found[key] = _look_up(model, provider, base_url)
         found = self._found[key]
-        return None if found is None else _from_list(*found, at=self._now(), input_tokens=input_tokens)
+        return None if found is None else _from_list(*found, at=at, input_tokens=input_tokens)
 
 
 # --- the user's prices -------------------------------------------------------------------------------------------------------
@@ -288,7 +296,13 @@ def _first(amounts: Mapping[str, Decimal], *keys: str) -> Decimal | None:
 def _matched(name: str, price: Price, *outputs: Decimal | None, inputs: list[Decimal] | None = None) -> Matched:
     dearest_input = max(filter(None, (price.cache_write, price.cache_write_1h, *(inputs or ()))), default=ZERO)
     dearest_output = max(filter(None, outputs), default=ZERO)
-    return Matched(price=price, model=name, dearest_input=max(price.input, dearest_input), dearest_output=max(price.output, dearest_output))
+    return Matched(
+        price=price,
+        model=name,
+        dearest_input=max(price.input, dearest_input),
+        dearest_output=max(price.output, dearest_output),
+        provenance=_provenance(name, price),
+    )
 
 
 def _bill(price: Price, usage: Usage) -> Decimal | None:
@@ -320,9 +334,7 @@ def _or(own: Decimal | None, whole: Decimal) -> Decimal:
     return whole if own is None else own
 
 
-def _provenance(matched: Matched) -> dict[str, Any]:
-    units = {
-        key: f"{value:f}" for key in _AMOUNTS if (value := getattr(matched.price, key)) not in (None, ZERO) or key in ("input", "output")
-    }
-    version = {"price_version": matched.price.version} if matched.price.version else {}
-    return {"price_source": matched.price.source, **version, "price_model": matched.model, "usd_per_mtok": units}
+def _provenance(name: str, price: Price) -> dict[str, Any]:
+    units = {key: f"{value:f}" for key in _AMOUNTS if (value := getattr(price, key)) not in (None, ZERO) or key in ("input", "output")}
+    version = {"price_version": price.version} if price.version else {}
+    return {"price_source": price.source, **version, "price_model": name, "usd_per_mtok": units}

@@ -181,7 +181,8 @@ class Breaker:
     def after(self, outcome: Literal["success", "failure"], now: float) -> Breaker:
         """Return the state after a call ended."""
         if outcome == "success":
-            return replace(self, failures=0, closed_until=None)
+            healthy = self.failures == 0 and self.closed_until is None
+            return self if healthy else replace(self, failures=0, closed_until=None)
         failures = self.failures + 1
         return replace(self, failures=failures, closed_until=now + self.cool_down_s if failures >= self.threshold else None)
 
@@ -206,7 +207,8 @@ class RetryBudget:
     def after(self, attempt: Literal["first", "retry"]) -> RetryBudget:
         """Return the state once an attempt is made."""
         change = self.ratio if attempt == "first" else -1.0
-        return replace(self, saved=min(max(self.saved + change, 0.0), self.capacity))
+        saved = min(max(self.saved + change, 0.0), self.capacity)
+        return self if saved == self.saved else replace(self, saved=saved)
 
 
 def _meaning(chain: tuple[BaseException, ...], status: int | None, codes: frozenset[str], *, spec_backend: bool) -> tuple[str, bool]:

@@ -28,6 +28,7 @@ from agent_graph.state import Call, RunState, turn_of
 
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
+    from agent_graph.types import Message
 
 __all__ = ["call_model", "sends"]
 
@@ -53,9 +54,9 @@ async def _step(turn: Turn, state: RunState) -> Command[Next]:
     await turn.agent.remember(turn, messages, at_end=False)
     turn.run.landed = landing = state.get("landing")
     asked = _input_of(turn, messages, landing)
-    text = _TextRelay(turn, step)
+    spec, text = turn.conversion.to_spec(asked), _TextRelay(turn, step)
     while True:
-        plan = await _before(turn, state, asked)
+        plan = await _before(turn, state, spec)
         if plan.call is None:
             return plan.leave
         try:
@@ -67,7 +68,7 @@ async def _step(turn: Turn, state: RunState) -> Command[Next]:
             return _compress_once(turn, state, plan.input_tokens, error)
         except (ModelsFailed, TimeToLand) as error:
             return await _landed_on_another(turn, state, plan.call, error)
-    turn.agent.learn(turn, turn.conversion.to_spec(asked))
+    turn.agent.learn(turn, spec)
     return await _after(turn, state, with_ids(reply, step), text, landing=landing)
 
 
@@ -115,10 +116,10 @@ def _input_of(turn: Turn, messages: Sequence[BaseMessage], landing: str | None) 
     return [turn.system_message(own), *rest]
 
 
-async def _before(turn: Turn, state: RunState, asked: list[BaseMessage]) -> _Plan:
+async def _before(turn: Turn, state: RunState, asked: list[Message]) -> _Plan:
     step = state["step"]
     stop = await turn.agent._check_budgets(turn.refresh())
-    count = 0 if stop is not None else turn.agent.count(turn, turn.conversion.to_spec(asked))
+    count = 0 if stop is not None else turn.agent.count(turn, asked)
     over = compression.needed(count, turn.config.compression_threshold, window_of(turn.agent, turn))
     compress = (over or turn.agent.compresses_always) and state.get("compressed_at", -1) != step
     landing, call = state.get("landing"), None

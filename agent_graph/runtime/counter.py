@@ -34,6 +34,8 @@ class Counter:
         if self._backend is not None:
             return _checked(self._backend.count_tokens(list(messages)))
         estimated = self._estimated(messages, turn)
+        if turn is not None:
+            turn.counted = (messages, estimated)
         anchor = None if turn is None else turn.anchor
         return estimated if anchor is None else anchored(anchor, anchor.estimated, estimated)
 
@@ -45,7 +47,8 @@ class Counter:
         """Take what the newest reply said of its input as the anchor of the next counts."""
         usage = None if self._backend is not None else turn.last_usage
         if usage is not None and usage.input_tokens > 0:
-            turn.anchor = Anchor(real=usage.input_tokens, estimated=self._estimated(messages, turn))
+            counted, estimated = turn.counted
+            turn.anchor = Anchor(real=usage.input_tokens, estimated=estimated if counted is messages else self._estimated(messages, turn))
 
     def _estimated(self, messages: Sequence[Message], turn: Turn | None) -> int:
         known = {} if turn is None else turn.estimates

@@ -97,16 +97,23 @@ class Tools:
         spec = self.specs.get(call.tool_name)
         if spec is None:
             return replace(call, error=f"{ToolNotFound.__name__}: there is no tool {call.tool_name!r}.")
+        return await (self._timed(spec, call, turn) if turn is not None else self._remembered(spec, call))
+
+    async def _remembered(self, spec: ToolSpec, call: ToolCall) -> ToolCall:
         memo = (call.call_id, call.tool_name, canonical_json(call.args))
-        if turn is None and memo in self._alone:
+        if memo in self._alone:
             return copy.copy(self._alone[memo])
-        began = self.clock.monotonic()
-        done = await self._attempts(spec, call, turn)
-        done = replace(done, latency_ms=max((self.clock.monotonic() - began) * 1000, 1e-3))
-        if turn is None and done.error is None:
+        done = await self._timed(spec, call, None)
+        if done.error is None:
             self._alone[memo] = copy.copy(done)
             while len(self._alone) > REMEMBERED:
                 self._alone.popitem(last=False)
+        return done
+
+    async def _timed(self, spec: ToolSpec, call: ToolCall, turn: Turn | None) -> ToolCall:
+        began = self.clock.monotonic()
+        done = await self._attempts(spec, call, turn)
+        done.latency_ms = max((self.clock.monotonic() - began) * 1000, 1e-3)
         return done
 
     async def _attempts(self, spec: ToolSpec, call: ToolCall, turn: Turn | None) -> ToolCall:

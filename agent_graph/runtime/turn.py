@@ -116,6 +116,7 @@ class Turn:
         self.anchor: Anchor | None = None
         self.last_usage: Usage | None = None
         self.estimates: dict[int, tuple[Message, str, int]] = {}
+        self.counted: tuple[Sequence[Message], int] = ((), 0)
         self._system_message: SystemMessage | None = None
 
     def restore(self, journal: Sequence[JournalRow], ledger: Sequence[LedgerRow], notes: Sequence[NoteRow]) -> None:
