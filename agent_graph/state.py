@@ -85,7 +85,6 @@ class RunState(TypedDict, total=False):
     """The conversation without our system prompt."""
     run_id: str
     turn: int
-    input: str
     given: list[AnyMessage] | None
     """The messages that this turn's caller gave, its input in them, until `load_memory` has put them into `messages`."""
     step: int

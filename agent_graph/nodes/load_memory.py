@@ -48,18 +48,17 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
         "messages": Overwrite(messages) if turn.direct else _update(known, messages),
         "run_id": turn.key.run_id,
         "turn": turn.key.turn,
-        "input": turn.run.input,
-        "given": None,
         "step": 0,
         "first": _position_of_input(messages),
-        "compressed_at": -1,
-        "landing": None,
-        "stop": None,
-        "revisions": {},
-        "kept": "",
-        "outcome": end,
     }
+    # What the last turn left. A channel that was never written takes no room in any checkpoint, so it is not written to stay as it is.
+    update |= {key: value for key, value in _RESET.items() if key in state}
+    if end is not None:
+        update["outcome"] = end
     return Command(update=update, goto="finish" if end else "call_model")
+
+
+_RESET: dict[str, Any] = {"given": None, "compressed_at": -1, "landing": None, "stop": None, "revisions": {}, "kept": "", "outcome": None}
 
 
 async def _history(turn: Turn, state: RunState, known: list[BaseMessage]) -> list[BaseMessage]:

@@ -252,7 +252,7 @@ class Driver:
             "configurable": {**given.get("configurable", {}), "thread_id": turn.key.thread_id},
             "recursion_limit": SUPERSTEPS_A_STEP * (turn.limits.max_steps or 100_000) + 50,
         }
-        begin: Any = {"run_id": turn.key.run_id, "turn": turn.key.turn, "input": turn.run.input}
+        begin: Any = {"run_id": turn.key.run_id, "turn": turn.key.turn}
         if asked.messages is not None:
             begin["given"] = list(asked.messages)
         if resumed and await self._has_begun(turn, config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,9 +38,11 @@ def import_ratio(module: str, to: str, *, rounds: int) -> float:
 def resume_ms(way: str, *, steps: int, rounds: int) -> float:
     """Return the milliseconds from the call that resumes a run, killed in its `steps`-th tool call, to that tool's first line."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        path = Path(folder) / "runs.db"
-        _child("die", way, path, steps, code=DIED)
-        return median(float(_child("resume", way, path, steps)) for _ in range(rounds))
+        left = Path(folder) / "left"
+        left.mkdir()
+        _child("die", way, left / "runs.db", steps, code=DIED)
+        copies = [shutil.copytree(left, Path(folder) / str(number)) for number in range(rounds)]  # each resume is the first
+        return median(float(_child("resume", way, copy / "runs.db", steps)) for copy in copies)
 
 
 def p95_s(*, concurrency: int) -> float:
