@@ -30,6 +30,7 @@ from agent_graph.failpoints import failpoint
 from agent_graph.runtime import lineage, memory
 from agent_graph.runtime.account import stored_run, to_result
 from agent_graph.runtime.asking import pending_of
+from agent_graph.runtime.owner import Owner
 from agent_graph.runtime.transcript import repaired
 from agent_graph.runtime.turn import RESOLUTION, Turn
 from agent_graph.storage.port import Claim, NoteRow, TurnRequest, TurnRow
@@ -77,10 +78,6 @@ class Asked:
     """Called with each chunk of LangGraph's stream: its mode and what it holds."""
 
 
-class Owner:
-    """Who holds the lease of a turn that another graph drives: it lives as long as the turn is known here."""
-
-
 class Driver:
     """Runs the turns of one agent. Used by several tasks, threads and loops at once."""
 
@@ -93,7 +90,8 @@ class Driver:
         failpoint("claim.before")
         if asked.add_budget is not None:
             await self._insist_on_a_limit(asked.run_id)
-        claim = await self._claimed(asked)
+        owner = Owner(asyncio.current_task())
+        claim = await self._claimed(asked, owner)
         failpoint("claim.after")
         if claim.turn is not None and claim.outcome in ("stored", "waiting"):
             return await self._stored(claim.turn, asked)
@@ -101,16 +99,17 @@ class Driver:
         if claim.closed is not None:
             await self._close(claim.closed)
         turn = await self._turn(claim, asked)
+        owner.works_on(turn)
         return await self._through_the_graph(turn, asked, resumed=claim.outcome == "resume")
 
     # -- claiming ---------------------------------------------------------------------------------------------------------------
 
-    async def _claimed(self, asked: Asked) -> Claim:
+    async def _claimed(self, asked: Asked, owner: Owner) -> Claim:
         agent, awaited = self._agent, None
         patience_s = agent.config.timeout_s
         until = None if patience_s is None else agent.clock.monotonic() + patience_s
         while True:
-            claim: Claim = await agent.storage.claim(self._request(asked, awaited), asyncio.current_task())
+            claim: Claim = await agent.storage.claim(self._request(asked, awaited), owner)
             if claim.outcome != "busy":
                 return self._granted(claim, asked)
             lineage.refuse_ancestor(agent.namespace, asked.run_id)
@@ -388,6 +387,7 @@ class Driver:
             raise RunInProgress(f"run {run_id!r} is being worked on elsewhere.", run_id=run_id)
         turn = await self._opened(self._granted(claim, asked))
         turn.direct, turn.owner = True, owner
+        owner.works_on(turn)
         turn.start_clock()
         self._live[(run_id, turn.key.turn)] = turn
         return turn
@@ -414,6 +414,7 @@ class Driver:
             raise LeaseLost(f"run {run_id!r}: turn {number} is not this graph's any more ({claim.outcome}).", run_id=run_id)
         turn = await self._opened(claim)
         turn.direct, turn.owner = True, owner
+        owner.works_on(turn)
         turn.start_clock()
         self._live[(run_id, number)] = turn
         return turn

@@ -160,13 +160,22 @@ class Turn:
     @property
     def time_left_s(self) -> float | None:
         """Seconds until the turn's time is over (0 when it is), or None without a limit."""
-        left = [] if self.limits.timeout_s is None else [self.limits.timeout_s - self.used_s]
-        if self.deadline_at is not None:
-            left.append(self.deadline_at - self.clock.time())
+        left = self._own_time_s()
         above = None if self.parent is None else self.parent.work_time_s
         if above is not None:
             left.append(above)
         return max(0.0, min(left)) if left else None
+
+    @property
+    def overtime_s(self) -> float:
+        """Seconds for which the turn's own time has been over; 0 before that, and where nothing limits it."""
+        return max(0.0, -min(self._own_time_s(), default=0.0))
+
+    def _own_time_s(self) -> list[float]:
+        left = [] if self.limits.timeout_s is None else [self.limits.timeout_s - self.used_s]
+        if self.deadline_at is not None:
+            left.append(self.deadline_at - self.clock.time())
+        return left
 
     @property
     def work_time_s(self) -> float | None:
