@@ -10,6 +10,8 @@ find it under `agent_key` in the configuration: LangGraph's `Runtime` context do
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
@@ -18,6 +20,7 @@ from uuid import uuid4
 from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
+from pydantic import TypeAdapter, ValidationError
 
 from agent_graph.errors import ConfigError
 
@@ -37,8 +40,9 @@ def append_messages(messages: list[BaseMessage], writes: Sequence[Any]) -> list[
     Deterministic and indifferent to how the writes are batched, as DeltaChannel demands of a reducer.
     """
     written = [message for write in writes for message in (write if isinstance(write, list) else [write])]
-    # an embedding graph, or a client over HTTP, may write ("user", "hi") or {"role": ...}, as everywhere in LangChain
-    new = [message if isinstance(message, BaseMessage) else convert_to_messages([message])[0] for message in written]
+    new = [_message(message) for message in written]
+    if messages and not isinstance(messages[0], BaseMessage):
+        messages = [_message(message) for message in messages]
     ids = {message.id for message in new if not isinstance(message, RemoveMessage)} - {None}
     if len(ids) == len(new) and ids.isdisjoint([message.id for message in messages]):
         return [*messages, *new]  # as nearly always: nothing is replaced, so nothing has to be looked up
@@ -57,6 +61,25 @@ def _placed(result: list[BaseMessage], new: list[BaseMessage]) -> list[BaseMessa
         if isinstance(message, RemoveMessage):
             position.pop(message.id, None)  # should it come back, it comes last, as it would in a later batch
     return [message for message in result if not isinstance(message, RemoveMessage)]
+
+
+def _message(given: Any) -> BaseMessage:
+    """Return a message in whatever form it was written.
+
+    An embedding graph, or a client over HTTP, may write ("user", "hi") or {"role": ...}, as everywhere in LangChain; a saver of
+    another's (that of `langgraph dev`) may bring back what stood in an Overwrite as plain JSON.
+    """
+    if isinstance(given, BaseMessage):
+        return given
+    if isinstance(given, dict) and "type" in given and "role" not in given:
+        with contextlib.suppress(ValidationError):
+            return _whole_messages().validate_python(given)
+    return convert_to_messages([given])[0]
+
+
+@functools.cache
+def _whole_messages() -> TypeAdapter[BaseMessage]:
+    return TypeAdapter(AnyMessage)
 
 
 def messages_channel() -> DeltaChannel[list[AnyMessage]]:

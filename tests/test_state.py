@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
@@ -101,3 +102,14 @@ def test_a_key_keeps_its_agent_alive() -> None:
 def test_an_unbound_graph_says_what_is_missing(config: Any) -> None:
     with pytest.raises(ConfigError, match=r"agent_key.*agent\.graph"):
         agent_of(config)
+
+
+@pytest.mark.parametrize("form", ["objects", "plain JSON"])
+def test_a_saver_that_brings_messages_back_as_plain_json_is_understood(form: str) -> None:
+    """LangGraph's development server does so with what stood in an Overwrite: usage, calls and ids have to survive it."""
+    usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    reply = AIMessage("", id="a", tool_calls=[{"id": "c", "name": "f", "args": {"n": 1}}], usage_metadata=usage)  # type: ignore[arg-type]  # a dict
+    whole = [HumanMessage("hi", id="h"), reply, ToolMessage("1", tool_call_id="c", id="t", status="error")]
+    given = whole if form == "objects" else [json.loads(message.model_dump_json()) for message in whole]
+    assert append_messages(given, []) == whole  # type: ignore[arg-type]  # the other forms are the point
+    assert append_messages([], [given]) == whole
