@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from agent_graph.types import AgentRun, Message, MessageRole, ToolCall
     from agent_graph_adapters.langchain.chat_model import as_chat_model, as_llm_backend
     from agent_graph_adapters.langchain.runnable import as_runnable
+    from agent_graph_adapters.langchain.subagent import as_tool
     from agent_graph_adapters.langchain.tools import as_tool_backend, as_tools
 
 __version__ = "0.1.0"
@@ -116,6 +117,7 @@ __all__ = [
     "as_chat_model",
     "as_llm_backend",
     "as_runnable",
+    "as_tool",
     "as_tool_backend",
     "as_tools",
     "build_graph",
@@ -140,6 +142,7 @@ _HOMES = {
     "agent_graph.types": "AgentRun Message MessageRole ToolCall",
     "agent_graph_adapters.langchain.chat_model": "as_chat_model as_llm_backend",
     "agent_graph_adapters.langchain.runnable": "as_runnable",
+    "agent_graph_adapters.langchain.subagent": "as_tool",
     "agent_graph_adapters.langchain.tools": "as_tool_backend as_tools",
 }
 """Module -> the names that live there."""

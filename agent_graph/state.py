@@ -34,7 +34,7 @@ SNAPSHOT_FREQUENCY = (
 )
 
 
-def append_messages(messages: list[BaseMessage], writes: Sequence[Any]) -> list[BaseMessage]:
+def append_messages(messages: list[Any], writes: Sequence[Any]) -> list[BaseMessage]:
     """Return `messages` with what `writes` hold appended, in order; a message whose id is already there replaces it.
 
     Deterministic and indifferent to how the writes are batched, as DeltaChannel demands of a reducer.

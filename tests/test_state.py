@@ -111,5 +111,5 @@ def test_a_saver_that_brings_messages_back_as_plain_json_is_understood(form: str
     reply = AIMessage("", id="a", tool_calls=[{"id": "c", "name": "f", "args": {"n": 1}}], usage_metadata=usage)  # type: ignore[arg-type]  # a dict
     whole = [HumanMessage("hi", id="h"), reply, ToolMessage("1", tool_call_id="c", id="t", status="error")]
     given = whole if form == "objects" else [json.loads(message.model_dump_json()) for message in whole]
-    assert append_messages(given, []) == whole  # type: ignore[arg-type]  # the other forms are the point
+    assert append_messages(given, []) == whole
     assert append_messages([], [given]) == whole

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent_graph_adapters.langchain.middleware.budget import BudgetMiddleware
     from agent_graph_adapters.langchain.middleware.journal import ToolJournalMiddleware
     from agent_graph_adapters.langchain.runnable import as_runnable
+    from agent_graph_adapters.langchain.subagent import as_tool
     from agent_graph_adapters.langchain.tools import as_tool_backend, as_tools
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "as_llm_backend",
     "as_memory_backend",
     "as_runnable",
+    "as_tool",
     "as_tool_backend",
     "as_tools",
 ]
@@ -44,6 +46,7 @@ _HOMES = {
     "agent_graph_adapters.langchain.middleware.budget": "BudgetMiddleware",
     "agent_graph_adapters.langchain.middleware.journal": "ToolJournalMiddleware",
     "agent_graph_adapters.langchain.runnable": "as_runnable",
+    "agent_graph_adapters.langchain.subagent": "as_tool",
     "agent_graph_adapters.langchain.tools": "as_tool_backend as_tools",
 }
 """Module -> the names that live there."""

@@ -33,6 +33,7 @@ from agent_graph.context import idempotency_key
 from agent_graph.errors import ConfigError, NoAnswer
 from agent_graph.events import RunFinished, TextDelta
 from agent_graph.messages import ensure_id
+from agent_graph.runtime import lineage
 from agent_graph.runtime.sync import run_sync
 
 if TYPE_CHECKING:
@@ -266,6 +267,8 @@ def _run_id(config: RunnableConfig) -> str | None:
         return None
     nodes = [node for part in str(configurable.get("checkpoint_ns") or "").split("|") if (node := part.split(":", 1)[0])]
     key = idempotency_key() if nodes else None  # a thread_id that somebody inside a tool names is the name
+    if key is not None and lineage.parent() is not None:
+        return None  # a child of the turn whose tool this is: `run` names it by its parent's call
     return "/".join([str(name), *nodes, *([] if key is None else [key])])
 
 

