@@ -28,7 +28,8 @@ async def finish(state: RunState, config: RunnableConfig) -> dict[str, Any]:
         messages = repaired(state["messages"])  # a landing's tool calls are not run, and yet each needs an answer
         end = state.get("outcome") or _answered(turn, state)
         run = turn.refresh()
-        run.output = _last_text(messages, state.get("first", 0), state.get("kept", ""))
+        blocked = end["stop_reason"] == "blocked"  # what stands there then is not the model's text but the note that it was withheld
+        run.output = None if blocked else _last_text(messages, state.get("first", 0), state.get("kept", ""))
         end = _with_object(turn, end)
         run.status, run.error, run.stop_reason = end["status"], end["error"], end["stop_reason"]
         run.landed = state.get("landing")

@@ -18,7 +18,7 @@ from agent_graph.guardrails import Block, Finding, Judgement, Revise
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
 from agent_graph.nodes.call_model import sends
-from agent_graph.runtime.judging import judged
+from agent_graph.runtime.judging import judged, withheld
 from agent_graph.runtime.transcript import last_reply, text_of
 from agent_graph.state import RunState, turn_of
 
@@ -49,7 +49,7 @@ async def _guarded(turn: Turn, state: RunState) -> Command[Next]:
     assert reply is not None, "guard is entered with a reply"
     judgement, reply, changed = await _verdict(turn, state, reply)
     if isinstance(judgement.decisive, Block):
-        return _blocked(judgement.findings[-1])
+        return _blocked(reply, judgement.findings[-1])
     if isinstance(judgement.decisive, Revise):
         sent_back = _sent_back(turn, state, reply, judgement.decisive, judgement.findings[-1], landing=landing)
         if sent_back is not None:
@@ -82,7 +82,7 @@ def _sent_back(turn: Turn, state: RunState, reply: AIMessage, verdict: Revise, f
     done = dict(state.get("revisions") or {})
     if landing or done.get(finding.rail, 0) >= verdict.limit:
         if verdict.after == "block" and not (landing and not text_of(reply).strip()):
-            return _blocked(finding)
+            return _blocked(reply, finding)
         turn.warn(f"{finding.rail}: {finding.reason}", step=state["step"])
         return None
     done[finding.rail] = done.get(finding.rail, 0) + 1
@@ -95,6 +95,7 @@ def _sent_back(turn: Turn, state: RunState, reply: AIMessage, verdict: Revise, f
     return Command(update={"messages": added, "revisions": done, "kept": kept}, goto="call_model")
 
 
-def _blocked(finding: Finding) -> Command[Next]:
+def _blocked(reply: AIMessage, finding: Finding) -> Command[Next]:
+    """End the turn; the reply's place in the conversation, and so in the memory, is kept by a message that does not hold its text."""
     end = outcome.ended("failed", f"guardrails: {finding.rail}: {finding.reason}", "blocked")
-    return Command(update={"outcome": end}, goto="finish")
+    return Command(update={"messages": [withheld(reply, finding)], "outcome": end}, goto="finish")

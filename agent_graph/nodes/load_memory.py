@@ -18,7 +18,7 @@ from agent_graph.errors import ContractError
 from agent_graph.guardrails import Block
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
-from agent_graph.runtime.judging import judged
+from agent_graph.runtime.judging import judged, withheld
 from agent_graph.runtime.transcript import repaired
 from agent_graph.state import Outcome, RunState, agent_of
 
@@ -88,11 +88,14 @@ def _position_of_input(messages: list[BaseMessage]) -> int:
 
 async def _input_judged(turn: Turn, messages: list[BaseMessage]) -> Outcome | None:
     judgement = await judged(turn, "input", turn.run.input, step=0)
+    at = _position_of_input(messages)
     if judgement.decisive is None:
         if judgement.payload != turn.run.input:
-            at = _position_of_input(messages)
             messages[at] = messages[at].model_copy(update={"content": judgement.payload})
         return None
     last = judgement.findings[-1]
+    question = messages[at]
+    if isinstance(question, HumanMessage):
+        messages[at] = withheld(question, last)  # the next turn begins with this one's messages
     word = "blocked" if isinstance(judgement.decisive, Block) else "refused"
     return outcome.ended("failed", f"guardrails: {last.rail} {word} the input: {last.reason}", "blocked")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from langchain_core.messages import AIMessage, HumanMessage
 
 from agent_graph.events import GuardrailVerdict
 from agent_graph.guardrails import Ask, Block, Finding, Judgement, judge, stages_of
@@ -14,7 +16,9 @@ from agent_graph.runtime.asking import ask
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
 
-__all__ = ["judged", "rails_at"]
+M = TypeVar("M", AIMessage, HumanMessage)
+
+__all__ = ["judged", "rails_at", "withheld"]
 
 ALLOWED = {
     "input": ("approve", "edit", "reject"),
@@ -89,3 +93,8 @@ def _after_the_word(stage: str, payload: Any, word: Resolution) -> Any:
     if stage == "tool_result":
         return replace(payload, result=value)
     return replace(payload, content=str(value)) if stage == "reply" else str(value)
+
+
+def withheld(message: M, finding: Finding) -> M:
+    """Return what stands in the place of a message that a rail blocked: its id, and nothing that it said or asked for."""
+    return type(message)(f"(withheld by the guardrail {finding.rail}: {finding.reason})", id=message.id)
