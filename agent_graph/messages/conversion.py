@@ -72,10 +72,10 @@ class Conversion:
     def remember(self, langchain: BaseMessage, spec: Message) -> None:
         """Take `spec` for the very message that `langchain` stands for, as when a backend's reply has just been wrapped.
 
-        One whose content is no text (None beside tool calls, as many providers send it) is not shown to a backend again: the
-        specification owes it text, and its `count_tokens` relies on that.
+        One whose content is no text (None beside tool calls, as many providers send it), or that has no metadata, is not shown to
+        anybody again: the specification owes both, and a backend's `count_tokens` relies on it.
         """
-        if isinstance(spec.content, str):
+        if isinstance(spec.content, str) and isinstance(spec.metadata, dict):
             self._add(langchain, spec, plain(spec.metadata))
 
     def _converted(self, messages: Sequence[BaseMessage]) -> _Beginning:

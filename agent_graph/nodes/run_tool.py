@@ -26,6 +26,7 @@ from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
 from agent_graph.resolutions import Approve, Done, NotDone, Reject, Resolution, Respond
 from agent_graph.runtime.asking import ask, doubt_key, whom_to_ask
+from agent_graph.runtime.foreign import called
 from agent_graph.runtime.judging import judged
 from agent_graph.state import Call, turn_of
 from agent_graph.storage.port import JournalRow
@@ -193,7 +194,7 @@ async def _executed(turn: Turn, row: JournalRow, record: ToolCall) -> ToolCall |
     """Return the record with its result or error, or None where it is not known whether the tool ran."""
     began = turn.clock.monotonic()
     try:
-        done = await turn.agent._execute_tool(replace(record, args=copy.deepcopy(record.args)))
+        done = await called(turn.agent._execute_tool, replace(record, args=copy.deepcopy(record.args)))
         if not (hasattr(done, "result") and hasattr(done, "error")):
             raise ContractError(f"_execute_tool returned {type(done).__name__}; the ToolCall with result or error set was due.")
     except (ContractError, *outcome.PASSES):

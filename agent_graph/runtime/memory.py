@@ -17,6 +17,7 @@ from agent_graph.decisions.retry import classify, next_delay
 from agent_graph.errors import ContractError, NotDurable, StorageError, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.deadline import Expired, within
+from agent_graph.runtime.foreign import called
 from agent_graph.runtime.governor import TimeIsUp
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ async def _tried(turn: Turn, act: Callable[[], Awaitable[Any]], *, limit_s: floa
         attempt += 1
         limit = turn.time_left_s if limit_s is None else limit_s
         try:
-            return await within(limit, _awaited(act))
+            return await within(limit, called(act))
         except Expired:
             raise (TimeIsUp(turn.time_is_up()) if limit_s is None else TimeoutError(f"no answer within {limit_s:g} s")) from None
         except Exception as error:
@@ -92,10 +93,6 @@ async def _tried(turn: Turn, act: Callable[[], Awaitable[Any]], *, limit_s: floa
             if delay is None or isinstance(error, ContractError | StorageError | NotDurable):
                 raise
         await turn.clock.sleep(delay)
-
-
-async def _awaited(act: Callable[[], Awaitable[Any]]) -> Any:
-    return await act()
 
 
 def _mark(messages: Sequence[BaseMessage]) -> tuple[int, str | None]:

@@ -47,5 +47,14 @@ def _own_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None or _pid != os.getpid():  # a fork inherits the loop, but not its thread
             _loop, _pid = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_loop.run_forever, name=_NAME, daemon=True).start()
+            threading.Thread(target=_run_for_ever, args=(_loop,), name=_NAME, daemon=True).start()
         return _loop
+
+
+def _run_for_ever(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        try:
+            loop.run_forever()
+            return
+        except (SystemExit, KeyboardInterrupt):
+            continue  # a task raised it: its future holds it for whoever waits, and everybody else's work goes on

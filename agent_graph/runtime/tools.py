@@ -10,7 +10,6 @@ Each attempt gets a fresh copy of the call: a backend may change what it is give
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 import random
 from collections import OrderedDict
@@ -25,6 +24,7 @@ from agent_graph.errors import ContractError, OutcomeUnknown, ToolNotExecuted, T
 from agent_graph.failpoints import failpoint
 from agent_graph.resolutions import Done, NotDone, Resolution, Unknown
 from agent_graph.runtime.deadline import Expired, within
+from agent_graph.runtime.foreign import called
 from agent_graph.types import ToolCall
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Tools:
         ask = self._reconciler(call.tool_name)
         assert ask is not None, "asked only where it can"
         try:
-            word = await within(RECONCILE_S, _awaited(ask, call))
+            word = await within(RECONCILE_S, called(ask, copy.copy(call)))
         except Exception as error:  # noqa: BLE001  the port's border: a failing answer is no answer
             logger.warning("tool %s: reconcile failed: %s", call.tool_name, describe(error))
             return Unknown()
@@ -159,7 +159,7 @@ class Tools:
         token, begun = current_call.set(asked), begun_inside.set(Begun())
         failpoint("tool.before_effect")
         try:
-            done = await within(min(limits, default=None), self.backend.execute(asked))
+            done = await within(min(limits, default=None), called(self.backend.execute, asked))
         except Expired:
             raise ToolTimeout(f"{spec.name} did not finish within {min(limits):g} s.") from None
         finally:
@@ -167,11 +167,6 @@ class Tools:
             current_call.reset(token)
         failpoint("tool.after_effect")
         return replace(call, **_outcome(done))
-
-
-async def _awaited(ask: Callable[[ToolCall], Any], call: ToolCall) -> Any:
-    word = ask(copy.copy(call))
-    return await word if inspect.isawaitable(word) else word
 
 
 def _outcome(done: Any) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from agent_graph.decisions.tools import ToolSpec, read_tools
 from agent_graph.errors import ConfigError, ContractError
 from agent_graph.messages import Conversion, current_conversion, to_ai_message
 from agent_graph.ports import LLMBackend
+from agent_graph.runtime.foreign import called
 from agent_graph.types import Message, MessageRole
 from agent_graph_adapters.langchain.blocking import run_alone
 from agent_graph_adapters.models import per_loop
@@ -144,7 +145,7 @@ class BackendChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         conversion = _conversion()
-        answer = await self.backend.complete(conversion.to_spec(messages), list(tools))
+        answer = await called(self.backend.complete, conversion.to_spec(messages), list(tools))
         message = to_ai_message(answer, _read(answer, tools, step))
         conversion.remember(message, answer)
         _cut(message, stop)
