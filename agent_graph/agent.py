@@ -202,6 +202,7 @@ class ProductionAgent:
             run_id: names the conversation; None for a new one. The same run_id again is the conversation's next turn; where the
                 last turn is unfinished (its process died, its caller stopped) and the input is the same, that turn goes on.
             request_id: makes the call safe to repeat: the turn that bears it is run once, and its stored AgentRun returned ever after.
+                Without a `run_id` it names the run too.
             deadline_at: seconds since the epoch (or a datetime) at which the turn must be over, beside `timeout_s`.
 
         Raises:
@@ -405,10 +406,12 @@ class ProductionAgent:
         if request_id is None:  # inside a tool of another turn: the same call, run again, is the same request
             request_id = lineage.derived_name(self.namespace, self.name, user_input)
             run_id = request_id if run_id is None else run_id
+        else:
+            request_id = parts.name(request_id, "request_id")
         return Asked(
-            run_id=parts.new_run_id() if run_id is None else validate_run_id(run_id),
+            run_id=parts.run_id_for(request_id) if run_id is None else validate_run_id(run_id),
             input=user_input,
-            request_id=None if request_id is None else parts.name(request_id, "request_id"),
+            request_id=request_id,
             deadline_at=parts.moment(deadline_at),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from agent_graph.decisions.structured import AnswerFormat
     from agent_graph_adapters.models import Choice
 
-__all__ = ["Models", "budget", "check_port", "models", "moment", "name", "name_unmarked", "new_run_id", "rails"]
+__all__ = ["Models", "budget", "check_port", "models", "moment", "name", "name_unmarked", "rails", "run_id_for"]
 
 logger = logging.getLogger("agent_graph")
 
@@ -174,7 +175,14 @@ def moment(value: object) -> float | None:
     return float(value)
 
 
-def new_run_id() -> str:
+def run_id_for(request_id: str | None) -> str:
+    """Return the name of a run that nobody named: always the same for the same request, else a new one."""
+    if request_id is not None:
+        return f"request-{hashlib.sha256(request_id.encode()).hexdigest()[:32]}"
+    return _uuid7()
+
+
+def _uuid7() -> str:
     """Return a new uuid7: sorts by time (RFC 9562, section 5.7)."""
     milliseconds, random_bits = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big")
     value = (milliseconds & (1 << 48) - 1) << 80 | random_bits

@@ -14,13 +14,14 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph.channels.delta import DeltaChannel
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic, which draws the graph's schemas, takes no other before Python 3.12
 
 from agent_graph.errors import ConfigError
 

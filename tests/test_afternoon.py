@@ -891,7 +891,27 @@ def test_an_overridden_compress_if_needed_takes_effect_at_every_step():
     assert all("forget me" not in m.content for request in it.llm.requests for m in request)
 
 
+@pytest.mark.parametrize("said", [True, 1, ["max_steps"]])
+def test_a_violation_that_is_no_text_names_what_was_due(said):
+    class Strange(ProductionAgent):
+        async def _check_budgets(self, run):
+            return said
+
+    run = ask(make("Hello.", agent=Strange))
+    assert (run.status, run.error.split(":")[0]) == ("failed", "ContractError")
+    assert "_check_budgets" in run.error
+
+
 # -- the starter code, pasted instead of imported -----------------------------------------------------------------------------------------
+
+
+def test_a_role_equals_the_same_role_of_a_pasted_copy():
+    """A pasted backend that looked for its own MessageRole.TOOL never found it, and asked for the tool until its steps were used up."""
+    theirs = runpy.run_path(str(Path(__file__).parent / "data" / "starter_code.py"))["MessageRole"]
+    for role in MessageRole:
+        assert [other == role for other in theirs] == [role == other for other in theirs] == [other.value == role.value for other in theirs]
+        assert {theirs(role.value): "found"}[role] == {role: "found"}[theirs(role.value)] == "found"
+        assert role != role.value
 
 
 def test_the_starter_codes_own_classes_work_in_place_of_ours():
@@ -899,7 +919,7 @@ def test_the_starter_codes_own_classes_work_in_place_of_ours():
 
     class PastedLLM(pasted.LLMBackend):
         async def complete(self, messages, tools):
-            if any(m.role.value == "tool" for m in messages):
+            if any(m.role == pasted.MessageRole.TOOL for m in messages):  # its own enum: it is all that it knows
                 return pasted.Message(pasted.MessageRole.ASSISTANT, "Sunny.", {"cost_usd": 0.001})
             call = pasted.ToolCall("get_weather", dict(PARIS), "c1")
             return pasted.Message(pasted.MessageRole.ASSISTANT, "", {"tool_calls": [call], "cost_usd": 0.001})

@@ -155,6 +155,14 @@ async def test_a_request_id_makes_a_call_safe_to_repeat() -> None:
         await agent.run("other", "r", request_id="job-7")
 
 
+async def test_a_request_without_a_run_id_names_its_run() -> None:
+    """The same request without a run_id was run twice, under two made-up names."""
+    agent = agent_of("one", "two")
+    first = await agent.run("q", request_id="job-7")
+    assert await agent.run("q", request_id="job-7") == first
+    assert (await agent.run("q", request_id="job-8")).run_id != first.run_id
+
+
 async def test_who_waits_gets_the_result_of_who_runs() -> None:
     release = asyncio.Event()
 

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from agent_graph import ConfigError, ProductionAgent, graph
+from agent_graph import ConfigError, ProductionAgent, create_production_agent, graph
 from agent_graph.graph import build_graph
 from agent_graph.testing import DictMemory, FakeTools, ListObservability, ScriptedLLM, call
 
@@ -112,3 +112,22 @@ async def test_without_a_question_it_says_what_is_missing() -> None:
 async def test_unbound_it_says_so() -> None:
     with pytest.raises(ConfigError, match="agent_key"):
         await build_graph().compile().ainvoke({"messages": [("user", "hi")]})
+
+
+async def test_each_of_many_threads_is_written_under_its_own_lease() -> None:
+    """LangGraph's saver writes beside the node that claims the run: one thread in six was told that somebody works on it."""
+    agent = create_production_agent(ScriptedLLM(["hello"] * 60), storage=":memory:")
+    for number in range(60):
+        result = await agent.graph.ainvoke({"messages": [("user", "hi")]}, {"configurable": {"thread_id": f"t{number}"}})
+        assert result["messages"][-1].text == "hello"
+    await agent.aclose()
+
+
+async def test_without_a_thread_it_says_what_names_the_run() -> None:
+    agent = agent_of("hello")
+    with pytest.raises(ConfigError, match="thread_id"):
+        await agent.graph.ainvoke({"messages": [("user", "hi")]})
+
+
+def test_its_schemas_can_be_drawn() -> None:
+    assert "messages" in agent_of("hello").graph.get_input_jsonschema()["properties"]

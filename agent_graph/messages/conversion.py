@@ -75,7 +75,8 @@ class Conversion:
         One whose content is no text (None beside tool calls, as many providers send it), or that has no metadata, is not shown to
         anybody again: the specification owes both, and a backend's `count_tokens` relies on it.
         """
-        if isinstance(spec.content, str) and isinstance(spec.metadata, dict):
+        content, metadata = cast("tuple[object, object]", (spec.content, spec.metadata))
+        if isinstance(content, str) and isinstance(metadata, dict):
             self._add(langchain, spec, plain(spec.metadata))
 
     def _converted(self, messages: Sequence[BaseMessage]) -> _Beginning:

@@ -16,7 +16,7 @@ from typing import Any
 from agent_graph.errors import LeaseLost, RunInProgress
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.claims import Decision, Past, decide
-from agent_graph.storage.leases import Hold, Lease, Owner, is_alive, this_process
+from agent_graph.storage.leases import Hold, Lease, Owner, is_alive, is_being_taken, this_process
 from agent_graph.storage.port import Claim, Redactor, TurnKey, TurnRequest, TurnRow, thread_id_of
 from agent_graph.storage.rows import TURN_COLUMNS, input_hash, read_turn, statement, storable
 
@@ -41,7 +41,7 @@ def guard(connection: sqlite3.Connection, attempt: Attempt) -> None:
                 f"run {attempt.run_id!r}: it was taken over, so nothing of this attempt is recorded any more.",
                 run_id=attempt.run_id,
             )
-    elif lease is not None and _is_held(lease):
+    elif lease is not None and _is_held(lease) and not is_being_taken(lease):
         raise LeaseLost(f"run {attempt.run_id!r}: somebody works on it, and this attempt holds no lease.", run_id=attempt.run_id)
 
 

@@ -24,7 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Hold", "Keeper", "Lease", "Owner", "is_alive", "this_process"]
+__all__ = ["Hold", "Keeper", "Lease", "Owner", "is_alive", "is_being_taken", "this_process"]
 
 _GONE = frozenset({"Z", "X", "x"})
 """States of /proc/<pid>/stat in which a process runs no more: killed, but not yet reaped by its parent."""
@@ -132,6 +132,12 @@ def is_alive(lease: Lease, *, monotonic: float, wall: float) -> bool:
     if lease.owner.boot and lease.owner.boot == me.boot:
         return monotonic < lease.until_monotonic
     return wall < lease.until_wall <= wall + 2 * lease.lease_s
+
+
+def is_being_taken(lease: Lease) -> bool:
+    """Return whether a claim of this process has just been granted `lease`, and its attempt does not know it yet."""
+    hold = _holds.get(lease.token or "")
+    return hold is not None and not hold.fence
 
 
 class Hold:

@@ -26,10 +26,18 @@ class Registry:
         self._lock = threading.Lock()
 
     def add(self, hold: Hold, fence: int) -> None:
-        """Note a claim that was granted; it takes the place of an earlier one of this run."""
+        """Note a claim that was granted; it takes the place of an earlier one of this run.
+
+        What this process wrote for the run between the claim's commit and this moment is the claimant's: where the graph runs inside
+        another one, that one's saver writes meanwhile.
+        """
         name = (hold.namespace, hold.run_id)
         with self._lock:
             self._claims[name] = (Attempt(*name, fence), hold)
+            early = self._unclaimed.get(name)
+            if early is not None and early.error is None:
+                early.fence = fence
+                del self._unclaimed[name]
 
     def remove(self, hold: Hold) -> None:
         """Forget a claim that was given back."""

@@ -33,6 +33,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from agent_graph.errors import ConfigError
 from agent_graph.failpoints import failpoint
 from agent_graph.storage import threads
 from agent_graph.storage.attempts import Attempt
@@ -180,10 +181,12 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the checkpoint that `config` names, or the thread's newest, or None."""
+        _address(config)
         return await self._storage.readers.read(lambda connection: self._stock(connection).get_tuple(config))
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Do what `aget_tuple` does."""
+        _address(config)
         return self._storage.readers.read_sync(lambda connection: self._stock(connection).get_tuple(config))
 
     async def alist(
@@ -298,7 +301,9 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
 
 def _address(config: RunnableConfig) -> tuple[str, str, str | None]:
     """Return thread_id, namespace and checkpoint_id of a config."""
-    place = config["configurable"]
+    place = config.get("configurable") or {}
+    if "thread_id" not in place:
+        raise ConfigError("thread_id: it names the run that a checkpoint belongs to; give config={'configurable': {'thread_id': ...}}.")
     return str(place["thread_id"]), place.get("checkpoint_ns", ""), place.get("checkpoint_id")
 
 

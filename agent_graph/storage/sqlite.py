@@ -167,8 +167,8 @@ class SqliteStorage(Storage, Forkable):
         if claim.outcome not in {"new", "resume"}:
             self._keeper.drop(hold)
             return
-        hold.fence = claim.fence
         self.registry.add(hold, claim.fence)
+        hold.fence = claim.fence
         self._keeper.keep(hold)
 
     def _let_go(self, hold: Hold) -> None:
