@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from agent_graph_adapters.langchain.chat_model import as_chat_model, as_llm_backend
     from agent_graph_adapters.langchain.history import as_chat_history, as_memory_backend
     from agent_graph_adapters.langchain.middleware.budget import BudgetMiddleware
+    from agent_graph_adapters.langchain.middleware.compression import CompressionMiddleware
     from agent_graph_adapters.langchain.middleware.journal import ToolJournalMiddleware
+    from agent_graph_adapters.langchain.middleware.retry import RetryMiddleware
     from agent_graph_adapters.langchain.runnable import as_runnable
     from agent_graph_adapters.langchain.subagent import as_tool
     from agent_graph_adapters.langchain.tools import as_tool_backend, as_tools
 
 __all__ = [
     "BudgetMiddleware",
+    "CompressionMiddleware",
+    "RetryMiddleware",
     "ToolJournalMiddleware",
     "as_callback_handler",
     "as_chat_history",
@@ -44,7 +48,9 @@ _HOMES = {
     "agent_graph_adapters.langchain.chat_model": "as_chat_model as_llm_backend",
     "agent_graph_adapters.langchain.history": "as_chat_history as_memory_backend",
     "agent_graph_adapters.langchain.middleware.budget": "BudgetMiddleware",
+    "agent_graph_adapters.langchain.middleware.compression": "CompressionMiddleware",
     "agent_graph_adapters.langchain.middleware.journal": "ToolJournalMiddleware",
+    "agent_graph_adapters.langchain.middleware.retry": "RetryMiddleware",
     "agent_graph_adapters.langchain.runnable": "as_runnable",
     "agent_graph_adapters.langchain.subagent": "as_tool",
     "agent_graph_adapters.langchain.tools": "as_tool_backend as_tools",

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
@@ -45,10 +45,10 @@ from agent_graph.runtime.turn import Turn
 from agent_graph.storage.port import Storage
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
 from agent_graph_adapters.langchain.middleware.models import Models, input_of, tokens_of
-from agent_graph_adapters.langchain.middleware.names import Begun, begun, begun_by, is_last, messages_in
+from agent_graph_adapters.langchain.middleware.names import Begun, begun, begun_by, is_last, messages_in, purpose
 from agent_graph_adapters.langchain.middleware.turns import Turns, begetting, storage_of, turns_in
 
-__all__ = ["BudgetMiddleware", "Purpose", "purpose"]
+__all__ = ["BudgetMiddleware", "reserving"]
 
 LANDING_TOKENS = estimate_text(LANDING)
 AFTER_TOKENS = 1_000
@@ -57,16 +57,8 @@ TURN = "agent_graph_turn"
 """Key of the state under which the id of the message that began the turn is kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purpose:
-    """What a model call is for, where it is no step: a summary has to leave enough for the call that it is made for."""
-
-    kind: Literal["summary", "judge"]
-    next_tokens: int
-    """Input of the call that follows."""
-
-
-purpose: ContextVar[Purpose | None] = ContextVar("agent_graph_purpose", default=None)
+reserving: ContextVar[bool] = ContextVar("agent_graph_reserving", default=False)
+"""Whether a model call is being made under a reservation: further attempts at it would not be counted."""
 
 
 class BudgetState(AgentState[Any]):
@@ -200,6 +192,7 @@ class _Call:
             self.turn.unbilled(reserved.entry, "the call was not made")
             raise
         failpoint("budget.reserved")
+        token = reserving.set(True)
         try:
             response = await self.wait.at_most(self.turn.time_left_s, _called(handler, self._capped(reserved.admission, landing=landing)))
         except BaseException as error:
@@ -207,6 +200,8 @@ class _Call:
             if isinstance(error, Expired):
                 return self._refused(Refuse("timeout_s", self.turn.time_is_up()))
             raise
+        finally:
+            reserving.reset(token)
         failpoint("budget.called")
         self._settled(reserved.entry, response)
         return _without_calls(response) if landing and self.request.response_format is None else response

@@ -45,7 +45,7 @@ from agent_graph.runtime.tools import Tools
 from agent_graph.storage.port import JournalRow, Storage
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
-from agent_graph_adapters.langchain.middleware.names import asking_of, begun, is_last, messages_in
+from agent_graph_adapters.langchain.middleware.names import asking_of, begun, is_last, messages_in, purpose
 from agent_graph_adapters.langchain.middleware.turns import Hosted, begetting, storage_of, turns_in
 from agent_graph_adapters.langchain.tools import described
 
@@ -119,7 +119,7 @@ class ToolJournalMiddleware(AgentMiddleware[Any, Any, Any]):
 
     async def _watched(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]) -> Any:
         response = await handler(request)
-        if is_last(response):
+        if purpose.get() is None and is_last(response):
             hosted = self.turns.live(begun(messages_in(request.state)))
             if hosted is not None:
                 self.turns.end(hosted)

@@ -21,7 +21,7 @@ from agent_graph.types import Message
 from agent_graph_adapters.langchain.chat_model import BackendChatModel
 from agent_graph_adapters.models import candidate_of, choose, insist_on_price
 
-__all__ = ["Models", "input_of", "tokens_of"]
+__all__ = ["Models", "definitions_tokens", "input_of", "tokens_of"]
 
 
 class Models:
@@ -68,10 +68,12 @@ def input_of(request: ModelRequest[Any]) -> list[Message]:
 def tokens_of(request: ModelRequest[Any], messages: Sequence[Message], candidate: Candidate) -> int:
     """Return the estimated tokens of a request, its tools and its schema included; a backend counts for itself."""
     counted = Counter(candidate.backend, ()).count(messages, None)
-    if candidate.backend is not None:
-        return counted
+    return counted if candidate.backend is not None else counted + definitions_tokens(request)
+
+
+def definitions_tokens(request: ModelRequest[Any]) -> int:
+    """Return the estimated tokens of a request's tools, and of the schema that its answer has to fit."""
     tools = [tool if isinstance(tool, dict) else convert_to_openai_tool(tool) for tool in request.tools]
     asked = request.response_format
     schemas: Any = getattr(asked, "schema_specs", None) or [getattr(asked, "schema_spec", None)]
-    shown = [schema.json_schema for schema in schemas if schema is not None]
-    return counted + estimate_json([*tools, *shown])
+    return estimate_json([*tools, *(schema.json_schema for schema in schemas if schema is not None)])

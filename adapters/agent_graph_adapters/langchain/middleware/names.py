@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import ensure_config
@@ -24,7 +25,7 @@ from agent_graph.errors import ConfigError
 if TYPE_CHECKING:
     from langchain.agents.middleware import ModelResponse
 
-__all__ = ["Asking", "Begun", "asking_of", "begun", "begun_by", "is_last", "messages_in", "since"]
+__all__ = ["Asking", "Begun", "Purpose", "asking_of", "begun", "begun_by", "is_last", "messages_in", "purpose", "since"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,19 @@ class Begun:
     """The human message's text."""
     agent: str
     """The graph's name, "create_agent" where it has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What a model call is for, where it is no step: a summary has to leave enough for the call that it is made for."""
+
+    kind: Literal["summary", "judge"]
+    next_tokens: int
+    """Input of the call that follows."""
+
+
+purpose: ContextVar[Purpose | None] = ContextVar("agent_graph_purpose", default=None)
+"""What the model call that is being made is for; None: a step of the loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
