@@ -36,6 +36,25 @@ Answer = tuple[AIMessage, int] | BaseException
 """A reply and how many tokens it would like to put out; or an error, after the work was done and billed."""
 
 
+class APIConnectionError(Exception):
+    """Lost on the way back, after the work was done: retried, and its bill is unknown to who asked."""
+
+
+class InternalServerError(Exception):
+    """Refused: retried, and not billed."""
+
+    status_code = 500
+    billed = False
+
+
+class Hangs(Exception):
+    """Billed, and never answered: what `until` waits for does not come."""
+
+    def __init__(self, until: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__("hangs")
+        self.until = until
+
+
 class PaidModel(BaseChatModel):
     """Asks `says` (the messages, the call's number) for its answer; costs `usd_per_token` of output, and nothing for input."""
 
@@ -70,6 +89,8 @@ class PaidModel(BaseChatModel):
         if isinstance(answer, BaseException):
             if getattr(answer, "billed", True):
                 self.provider.sell(self.model_name, cap * self.usd_per_token)
+            if isinstance(answer, Hangs):
+                await answer.until()
             raise answer
         reply, wanted = answer
         put_out = min(wanted, cap)
