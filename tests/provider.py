@@ -96,7 +96,9 @@ class PaidModel(BaseChatModel):
         put_out = min(wanted, cap)
         self.provider.sell(self.model_name, put_out * self.usd_per_token)
         usage = {"input_tokens": INPUT_TOKENS, "output_tokens": put_out, "total_tokens": INPUT_TOKENS + put_out}
-        reply = reply.model_copy(update={"usage_metadata": usage, "response_metadata": {"model_name": self.model_name}})
+        reply = reply.model_copy(
+            update={"usage_metadata": usage, "response_metadata": {**reply.response_metadata, "model_name": self.model_name}}
+        )
         return ChatResult(generations=[ChatGeneration(message=reply)])
 
 

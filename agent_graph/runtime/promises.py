@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from agent_graph.runtime.memory import StoredMemory
 
 __all__ = ["Promise", "of"]
 
@@ -23,51 +26,106 @@ class Promise:
 
 def of(agent: Any) -> list[Promise]:
     """Return the promises of `agent`."""
-    return [*_storage(agent), *_limits(agent), *_money(agent), *_tools(agent)]
+    parts = (_storage, _limits, _money, _tokens, _budget, _calls, _tools, _memory, _text, _observability)
+    return [promise for part in parts for promise in part(agent)]
 
 
-def _storage(agent: Any) -> list[Promise]:
-    where = Promise("storage", "yes", f"every step is written to {agent.storage.location} before the next model or tool call.")
-    return [where, *(Promise("storage", "yes", text) for text in agent.storage.promises)]
+def _storage(agent: Any) -> Iterator[Promise]:
+    yield Promise("storage", "yes", f"every step is written to {agent.storage.location} before the next model or tool call.")
+    yield from (Promise("storage", "yes", text) for text in agent.storage.promises)
 
 
-def _limits(agent: Any) -> list[Promise]:
-    config = agent.config
-    limits = {key: getattr(config, key) for key in ("max_steps", "max_tokens", "max_cost_usd", "timeout_s")}
-    return [
-        Promise("limits", "no", f"{key} is None: nothing limits it.")
-        if value is None
-        else Promise("limits", "yes", f"{key} = {value}, checked before every model call, over crashes too.")
-        for key, value in limits.items()
-    ]
+def _limits(agent: Any) -> Iterator[Promise]:
+    for key in ("max_steps", "max_tokens", "max_cost_usd", "timeout_s"):
+        value = getattr(agent.config, key)
+        if value is None:
+            yield Promise("limits", "no", f"{key} is None: nothing limits it.")
+        else:
+            yield Promise("limits", "yes", f"{key} = {value}, checked before every model call, over crashes too.")
 
 
-def _money(agent: Any) -> list[Promise]:
-    return [promise for candidate in agent.governor.candidates if (promise := _money_of(agent, candidate)) is not None]
+def _money(agent: Any) -> Iterator[Promise]:
+    if agent.config.max_cost_usd is None and agent.budget is None:
+        return
+    for candidate in agent.governor.candidates:
+        yield _money_of(agent, candidate)
+    breaches = agent.governor.ceiling_breaches
+    if breaches:
+        replies = "1 reply" if breaches == 1 else f"{breaches} replies"
+        text = f"{replies} of this agent cost more than was reserved, since the provider ignored the output cap or counted more input."
+        yield Promise("money", "no", f"{text} They are booked in full.")
 
 
-def _money_of(agent: Any, candidate: Any) -> Promise | None:
-    if agent.config.max_cost_usd is None:
-        return None
+def _money_of(agent: Any, candidate: Any) -> Promise:
     if candidate.backend is not None:
         text = "tells its cost only after a call: max_cost_usd may be passed by one call."
         return Promise("money", "best effort", f"{candidate.name} {text}")
-    if agent.governor.prices.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url) is None:
+    price = agent.governor.prices.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url)
+    if price is None:
         return Promise(
             "money", "no", f"{candidate.name} is unpriced: it counts as 0 USD, so max_cost_usd does not limit it; max_tokens does."
         )
-    text = "is reserved at its worst-case price before each call, given that the provider honours the output cap."
-    return Promise("money", "yes", f"{candidate.name} {text}")
+    if agent.governor.cap_of(candidate) is None:
+        return Promise("money", "best effort", f"{candidate.name} has no output cap (max_output_tokens=None): only its input is reserved.")
+    text = "is reserved at its worst-case price before each attempt, given that the provider honours the output cap and bills no more input"
+    return Promise("money", "yes", f"{candidate.name} {text} than was counted. Price: {price.model}, {price.price.source}.")
 
 
-def _tools(agent: Any) -> list[Promise]:
+def _tokens(agent: Any) -> Iterator[Promise]:
+    if agent.config.max_tokens is None:
+        return
+    for candidate in agent.governor.candidates:
+        if candidate.backend is not None:
+            text = "takes no output cap: max_tokens may be passed by one reply that is longer than any before."
+            yield Promise("tokens", "best effort", f"{candidate.name} {text}")
+
+
+def _budget(agent: Any) -> Iterator[Promise]:
+    yield Promise(
+        "sub-agents", "yes", "a turn begun inside a tool of another spends its parent's money, tokens and time, and is resumed with it."
+    )
+    budget = agent.budget
+    if budget is not None:
+        limits = {"USD": budget.max_cost_usd, "tokens": budget.max_tokens}
+        held = " and ".join(f"{value} {unit}" for unit, value in limits.items() if value is not None)
+        text = f"{budget.name} ({held} {'a day' if budget.per == 'day' else 'in all'}) is shared by all that name it in {agent.storage.location}."
+        yield Promise("budget", "yes", text)
+
+
+def _calls(agent: Any) -> Iterator[Promise]:
+    attempts = "as often as time allows" if agent.config.retry_attempts is None else f"in at most {agent.config.attempts} attempts"
+    others = ", ".join(candidate.name for candidate in agent.governor.candidates[1:])
+    then = f"then {others} in turn" if others else "and there is no fallback"
+    yield Promise("calls", "yes", f"a failed model call is made again {attempts}, {then}; the client's own retries are switched off.")
+
+
+def _tools(agent: Any) -> Iterator[Promise]:
     once = sorted(name for name in agent.specs if not agent.is_idempotent(name))
     again = sorted(name for name in agent.specs if agent.is_idempotent(name))
-    promises = []
     if once:
-        text = "never run twice for one call; where the outcome is unknown, the model is told so."
-        promises.append(Promise("tools", "yes", f"{', '.join(once)}: {text}"))
+        then = "a person is asked" if agent.config.on_doubt == "ask" else "the model is told so"
+        yield Promise("tools", "yes", f"{', '.join(once)}: never run twice for one call; where the outcome is unknown, {then}.")
     if again:
         text = "run again with the same idempotency key after a crash, a timeout or an exception."
-        promises.append(Promise("tools", "yes", f"{', '.join(again)}: {text}"))
-    return promises
+        yield Promise("tools", "yes", f"{', '.join(again)}: {text}")
+
+
+def _memory(agent: Any) -> Iterator[Promise]:
+    if isinstance(agent.memory, StoredMemory):
+        yield Promise("memory", "yes", "the conversation is kept in the same storage as the steps.")
+    else:
+        text = (
+            "is saved after each step with tools and at every end; what its backend makes of that is its own; a failed save is a warning."
+        )
+        yield Promise("memory", "best effort", f"{type(agent.memory).__name__} {text}")
+
+
+def _text(agent: Any) -> Iterator[Promise]:
+    if not agent.config.hold_text:
+        yield Promise("text", "no", "hold_text is False: streamed text is shown, marked provisional, before the guardrails have spoken.")
+
+
+def _observability(agent: Any) -> Iterator[Promise]:
+    if agent.observability is not None:
+        text = "is told of each tool call and each end of a turn once, waited for at most 1 s; whatever it does never changes a run."
+        yield Promise("observability", "best effort", f"{type(agent.observability).__name__} {text}")

@@ -1,0 +1,343 @@
+"""Landing, degradation and going on: what a turn does as it comes near a limit, and after it has reached one."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.tools import tool
+
+from agent_graph import AgentRun, ConfigError, ProductionAgent, RunConflict, RunNotFound, create_production_agent
+from agent_graph.storage.port import LedgerRow
+from agent_graph.testing import FakeClock, ListObservability, ScriptedChatModel
+from tests.provider import APIConnectionError, InternalServerError, PaidModel, Provider, tool_call
+
+CENT = Decimal("0.00001")
+"""USD a token: 1,000 tokens are a cent."""
+
+
+@tool(extras={"idempotent": True})
+def look(at: int = 0) -> str:
+    """Look."""
+    return f"nothing at {at}"
+
+
+def scripted(provider: Provider, *answers: Any, name: str = "main", usd_per_token: Decimal = CENT) -> PaidModel:
+    """A model that gives `answers` in order, the last for ever."""
+    mine = iter(range(10**9))
+
+    def says(messages: list[BaseMessage], number: int) -> Any:
+        answer = answers[min(next(mine), len(answers) - 1)]
+        return answer(messages) if callable(answer) else answer
+
+    return PaidModel(model_name=name, provider=provider, usd_per_token=usd_per_token, says=says)
+
+
+def agent_of(model: PaidModel, *fallbacks: PaidModel, **options: Any) -> ProductionAgent:
+    prices = {key: value for each in (model, *fallbacks) for key, value in each.prices.items()}
+    defaults = {"max_output_tokens": 1_000, "max_tokens": None, "clock": FakeClock(auto=True)}
+    return create_production_agent(model, [look], prices=prices, fallbacks=fallbacks, **{**defaults, **options})
+
+
+async def rows_of(agent: ProductionAgent, run: AgentRun) -> list[LedgerRow]:
+    [turn, *_] = [row for row in await agent.storage.turns("default", run.run_id) if row.key.turn == run.turn]
+    return list(await agent.storage.ledger(turn.key))
+
+
+# -- a limit smaller than the first call ------------------------------------------------------------------------------------------
+
+
+async def test_a_limit_smaller_than_the_first_calls_worst_case_ends_the_turn_before_any_call() -> None:
+    provider = Provider()
+    run = await agent_of(scripted(provider, (AIMessage("hi"), 1)), max_cost_usd=0.002).run("q")
+    assert provider.calls == []
+    assert (run.status, run.stop_reason, run.steps) == ("failed", "max_cost_usd", 0)
+    assert run.error == "max_cost_usd: 0 + 0.00256 of 0.002"
+
+
+async def test_a_first_call_that_fits_shrunk_is_made_shrunk() -> None:
+    provider = Provider()
+    agent = agent_of(scripted(provider, (AIMessage("hi"), 1_000)), max_cost_usd=0.005)
+    run = await agent.run("q")
+    assert (run.status, run.output) == ("complete", "hi")
+    assert provider.bill_usd == Decimal("0.005")
+    [row] = await rows_of(agent, run)
+    assert (row.bound_nusd, row.cost_nusd) == (5_000_000, 5_000_000)
+
+
+# -- each attempt at its own price ----------------------------------------------------------------------------------------------
+
+
+async def test_where_the_model_does_not_fit_a_cheaper_fallback_answers() -> None:
+    provider = Provider()
+    dear = scripted(provider, (AIMessage("dear"), 1), name="dear", usd_per_token=Decimal("0.001"))
+    cheap = scripted(provider, (AIMessage("cheap"), 1), name="cheap")
+    agent = agent_of(dear, cheap, max_cost_usd=0.02)
+    run = await agent.run("q")
+    assert (run.status, run.output, provider.calls) == ("complete", "cheap", ["cheap"])
+    assert run.warnings == ["dear was not asked (max_cost_usd: 0 + 0.256 of 0.02); falling back."]
+    assert [(row.model, row.bound_nusd) for row in await rows_of(agent, run)] == [("cheap", 10_000_000)]
+
+
+async def test_a_dearer_fallback_that_does_not_fit_is_not_asked() -> None:
+    provider = Provider()
+    failing = scripted(provider, InternalServerError("no"), name="failing")
+    dear = scripted(provider, (AIMessage("dear"), 1), name="dear", usd_per_token=Decimal("0.001"))
+    run = await agent_of(failing, dear, max_cost_usd=0.02).run("q")
+    assert provider.calls == []
+    assert run.status == "failed"
+    assert "InternalServerError" in str(run.error)
+
+
+async def test_a_retry_that_the_lost_reply_left_no_money_for_is_not_made() -> None:
+    """The lost reply may have been billed: it stays counted, and another attempt would pass the limit."""
+    provider = Provider()
+    run = await agent_of(scripted(provider, APIConnectionError("lost")), max_cost_usd=0.012).run("q")
+    assert len(provider.calls) == 1
+    assert provider.bill_usd <= Decimal("0.006")
+    assert run.cost_uncertain_usd == 0.01
+    assert run.status == "failed"
+    assert run.warnings == ["main was not asked again (max_cost_usd: 0.01 + 0.00256 of 0.012)."]
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+async def test_exactly_as_many_attempts_as_allowed_and_none_after_the_deadline(attempts: int) -> None:
+    provider, clock = Provider(), FakeClock(auto=True)
+    asked: list[float] = []
+
+    def fails(messages: list[BaseMessage]) -> Any:
+        asked.append(clock.monotonic())
+        return InternalServerError("no")
+
+    began = clock.monotonic()
+    run = await agent_of(scripted(provider, fails), retry_attempts=attempts, clock=clock).run("q")
+    assert (run.status, len(asked)) == ("failed", attempts)
+    limit = 3.0
+    asked.clear()
+    began = clock.monotonic()
+    run = await agent_of(scripted(provider, fails), retry_attempts=None, timeout_s=limit, clock=clock).run("q")
+    assert len(asked) > 3
+    assert max(asked) - began < limit
+    assert sum(clock.slept[-len(asked) :]) < limit + 1
+
+
+async def test_a_summary_that_does_not_fit_is_made_without_the_model() -> None:
+    provider = Provider()
+    long = "word " * 3_000
+
+    def lead(messages: list[BaseMessage]) -> Any:
+        return (AIMessage("done"), 10) if isinstance(messages[-1], ToolMessage) else (tool_call("look", 1), 10)
+
+    agent = agent_of(scripted(provider, lead), compression_threshold=2_000, max_cost_usd=0.003)
+    await agent.run(long, "r")
+    run = await agent.run("and now?", "r")
+    kinds = [row.kind for row in await rows_of(agent, run)]
+    assert "summary" not in kinds
+    assert any("the summary was made without the model" in warning for warning in run.warnings)
+    assert provider.bill_usd <= Decimal("0.006")
+
+
+# -- landing --------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_landing_on_a_fallback_when_the_model_fails_for_good_and_a_call_no_longer_fits() -> None:
+    """The model fails at its second step; the fallback is too dear for an ordinary call, and can pay for a landing."""
+    provider = Provider()
+    main = scripted(provider, (tool_call("look", 1), 1_000), InternalServerError("no"))
+    dear = scripted(provider, (AIMessage("from what is known"), 5), name="dear", usd_per_token=CENT * 10)
+    agent = agent_of(main, dear, max_cost_usd=0.01 + 0.04)
+    run = await agent.run("q")
+    assert (run.status, run.output, run.landed, run.stop_reason) == ("complete", "from what is known", "error", "answer")
+    assert provider.calls == ["main", "dear"]
+    assert provider.bill_usd <= Decimal("0.05")
+
+
+async def test_never_a_landing_on_the_model_that_just_failed() -> None:
+    provider = Provider()
+    main = scripted(provider, (tool_call("look", 1), 10), InternalServerError("no"))
+    run = await agent_of(main).run("q")
+    assert (run.status, run.landed) == ("failed", None)
+    assert run.error == "InternalServerError: no"
+    assert provider.calls == ["main"]
+
+
+async def test_a_model_that_is_too_slow_lands_in_the_time_kept_for_it() -> None:
+    provider = Provider()
+
+    async def forever() -> Any:
+        await asyncio.Event().wait()
+
+    slow = [(tool_call("look", 1), 10), lambda messages: forever(), (AIMessage("in time"), 10)]
+    agent = agent_of(scripted(provider, *slow), timeout_s=2.5, clock=None)
+    run = await agent.run("q")
+    assert (run.status, run.output, run.landed) == ("complete", "in time", "timeout_s")
+    assert run.latency_ms < 2_500
+    assert run.cost_uncertain_usd == 0.01, "the call that was cut may have been billed"
+
+
+async def test_a_tool_that_hangs_leaves_time_for_an_answer() -> None:
+    @tool(extras={"idempotent": False})
+    async def hang() -> str:
+        """Hang."""
+        await asyncio.Event().wait()
+        return "never"
+
+    model = ScriptedChatModel([tool_call("hang", 1), "I could not find out."])
+    run = await create_production_agent(model, [hang], timeout_s=2.5).run("q")
+    assert (run.status, run.output, run.landed) == ("complete", "I could not find out.", "timeout_s")
+
+
+async def test_a_cut_text_that_cannot_be_continued_is_kept() -> None:
+    """A reply that ended at its length limit is continued where there is money, else it is the answer, with a warning."""
+    cut = AIMessage("The first half", response_metadata={"finish_reason": "length"})
+    for cents, output in ((5, "The first half and the rest"), (1, "The first half")):
+        provider = Provider()
+        model = scripted(provider, (cut, 1_000), (AIMessage(" and the rest"), 10))
+        run = await agent_of(model, max_cost_usd=cents / 100).run("q")
+        assert (run.status, run.output) == ("complete", output)
+        assert bool(run.warnings) == (cents == 1)
+
+
+# -- what a provider may do wrong -------------------------------------------------------------------------------------------------
+
+
+class Boundless(PaidModel):
+    """Ignores the output cap."""
+
+    async def _agenerate(self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **options: Any) -> Any:
+        return await super()._agenerate(messages, stop, run_manager, **{**options, "max_tokens": 10**9})
+
+
+async def test_a_provider_that_ignores_the_cap_is_booked_flagged_and_counted() -> None:
+    provider = Provider()
+    model = Boundless(model_name="main", provider=provider, usd_per_token=CENT, says=lambda messages, number: (AIMessage("long"), 9_000))
+    agent = agent_of(model, max_cost_usd=0.05)
+    run = await agent.run("q")
+    assert run.total_cost_usd == 0.09, "booked in full"
+    assert run.warnings == [
+        "main cost more than was reserved for it: 9000 tokens came where 1000 were the cap. It is booked in full, and may pass the limit."
+    ]
+    assert agent.governor.ceiling_breaches == 1
+    assert any("1 reply" in promise.text for promise in agent.guarantees())
+
+
+async def test_usage_that_contradicts_itself_is_booked_at_the_larger_figure_and_said() -> None:
+    usage = {"input_tokens": 100, "output_tokens": 10, "total_tokens": 110, "input_token_details": {"cache_read": 120}}
+    model = ScriptedChatModel([AIMessage("hi", usage_metadata=usage)])
+    agent = create_production_agent(model, prices={"scripted": {"input": 10, "output": 10}})
+    run = await agent.run("q")
+    assert (run.status, run.total_tokens) == ("complete", 130)
+    assert run.warnings == [
+        "scripted reported usage that contradicts itself (120 cached of 100 input tokens); the larger figures were booked."
+    ]
+
+
+# -- more for a turn that ended at a limit ------------------------------------------------------------------------------------------
+
+
+def two_steps(messages: list[BaseMessage]) -> Any:
+    looked = sum(isinstance(message, ToolMessage) for message in messages)
+    return (AIMessage("done"), 100) if looked >= 3 else (tool_call("look", looked, at=looked), 1_000)
+
+
+async def test_a_turn_that_ended_at_a_limit_goes_on_where_it_was(tmp_path: Path) -> None:
+    provider, seen = Provider(), ListObservability()
+    options: dict[str, Any] = {"max_cost_usd": 0.0101, "observability": seen, "storage": tmp_path / "runs.db"}
+    agent = agent_of(scripted(provider, two_steps), **options)
+    run = await agent.run("q", "r")
+    assert (run.status, run.stop_reason, run.steps, len(run.tool_calls)) == ("failed", "max_cost_usd", 1, 1)
+    run = await agent.resume("r", add_budget={"max_cost_usd": 0.0101})
+    assert (run.status, run.turn, run.steps, len(run.tool_calls)) == ("failed", 1, 3, 2)
+    assert run.landed == "max_cost_usd"
+    await agent.aclose()
+    agent = agent_of(scripted(provider, two_steps), **options)  # another process
+    run = await agent.resume("r", add_budget={"max_cost_usd": 0.5})
+    assert (run.status, run.output, run.turn, run.landed, len(run.tool_calls)) == ("complete", "done", 1, None, 2)
+    assert Decimal(str(run.total_cost_usd)) == provider.bill_usd
+    assert [(told.turn, told.status) for told in seen.runs] == [(1, "failed"), (1, "failed"), (1, "complete")]
+    assert (await agent.run("again", "r")).turn == 2
+    await agent.aclose()
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        ({"max_steps": 1}, {"max_steps": 10}),
+        ({"max_tokens": 1_200}, {"max_tokens": 100_000}),
+        ({"timeout_s": 0.0}, {"timeout_s": 60}),
+    ],
+)
+async def test_every_limit_can_be_added_to(options: dict[str, Any], more: dict[str, Any]) -> None:
+    agent = agent_of(scripted(Provider(), two_steps), **options)
+    run = await agent.run("q", "r")
+    assert run.status in ("failed", "timeout")
+    run = await agent.resume("r", add_budget=more)
+    assert (run.status, run.output, run.turn) == ("complete", "done", 1)
+
+
+async def test_what_was_added_survives_a_crash_after_it(tmp_path: Path) -> None:
+    from tests.test_money import World
+
+    world = World([], tmp_path)
+
+    def agent() -> ProductionAgent:
+        return agent_of(scripted(world.provider, two_steps), max_cost_usd=0.0101, storage=world.file)
+
+    first = agent()
+    await first.run("q", "r")
+    reached = asyncio.Event()
+
+    async def hangs() -> Any:
+        reached.set()
+        await asyncio.Event().wait()
+
+    second = agent_of(scripted(world.provider, lambda messages: hangs()), max_cost_usd=0.0101, storage=world.file)
+    work = asyncio.ensure_future(second.resume("r", add_budget={"max_cost_usd": 0.5}))
+    await reached.wait()
+    world._copy()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    for each in (first, second):
+        await each.aclose()
+    world.lives += 1
+    third = agent()
+    run = await third.resume("r")
+    assert (run.status, run.output, run.turn) == ("complete", "done", 1)
+    assert run.cost_uncertain_usd == 0.01
+    await third.aclose()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "add_budget: a mapping such as"),
+        (0.5, "add_budget: a mapping such as"),
+        ({"max_cost_us": 1}, "add_budget: 'max_cost_us' is no limit. Did you mean 'max_cost_usd'?"),
+        ({"retry_attempts": 1}, "add_budget: 'retry_attempts' is no limit."),
+        ({"max_cost_usd": -1}, "add_budget: max_cost_usd: -1 is negative"),
+        ({"max_cost_usd": None}, "add_budget: max_cost_usd: a number to add is due"),
+        ({"max_cost_usd": float("nan")}, "NaN"),
+        ({"max_steps": 1.5}, "add_budget: max_steps: a whole number is due"),
+        ({"max_tokens": 5}, "add_budget: max_tokens is None: there is no limit to add to"),
+    ],
+)
+async def test_an_addition_that_cannot_be_is_refused_and_changes_nothing(more: Any, words: str) -> None:
+    agent = agent_of(scripted(Provider(), two_steps), max_steps=1)
+    before = await agent.run("q", "r")
+    with pytest.raises(ConfigError) as raised:
+        await agent.resume("r", add_budget=more)
+    assert words in str(raised.value)
+    assert await agent.get("r") == before
+
+
+async def test_a_turn_that_ended_at_no_limit_is_not_continued() -> None:
+    agent = agent_of(scripted(Provider(), (AIMessage("hi"), 1)))
+    await agent.run("q", "r")
+    with pytest.raises(RunConflict, match=r"run 'r': add_budget cannot continue turn 1: it ended complete \(answer\), at no limit"):
+        await agent.resume("r", add_budget={"max_steps": 1})
+    with pytest.raises(RunNotFound):
+        await agent.resume("unknown", add_budget={"max_steps": 1})
