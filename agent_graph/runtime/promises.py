@@ -88,8 +88,8 @@ def _budget(agent: Any) -> Iterator[Promise]:
     if budget is not None:
         limits = {"USD": budget.max_cost_usd, "tokens": budget.max_tokens}
         held = " and ".join(f"{value} {unit}" for unit, value in limits.items() if value is not None)
-        text = f"{budget.name} ({held} {'a day' if budget.per == 'day' else 'in all'}) is shared by all that name it in {agent.storage.location}."
-        yield Promise("budget", "yes", text)
+        per = "a day" if budget.per == "day" else "in all"
+        yield Promise("budget", "yes", f"{budget.name} ({held} {per}) is shared by all that name it in {agent.storage.location}.")
 
 
 def _calls(agent: Any) -> Iterator[Promise]:
