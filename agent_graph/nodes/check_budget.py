@@ -39,6 +39,8 @@ async def check_budget(state: RunState, config: RunnableConfig) -> Command[Liter
 
 def _only_continues(state: RunState) -> bool:
     """Return whether the call that is not made would only have gone on with an answer that was cut off."""
-    *_, reply, last = (None, None, *state["messages"])
-    kept = state.get("kept", "")
-    return bool(kept) and isinstance(last, HumanMessage) and isinstance(reply, AIMessage) and kept.endswith(text_of(reply))
+    messages, kept = state["messages"], state.get("kept", "")
+    if not kept or len(messages) < 2:
+        return False
+    reply, last = messages[-2:]
+    return isinstance(reply, AIMessage) and isinstance(last, HumanMessage) and kept.endswith(text_of(reply))

@@ -173,7 +173,7 @@ class Governor:
         sums = turn.ledger.sums
         if candidate.backend is not None:
             return Estimate(input_tokens=max(input_tokens, sums.largest_tokens), output_tokens=0, cost_usd=usd(sums.dearest_nusd))
-        cap = min(cap for cap in (self.cap_of(candidate) or 0, most) if cap is not None)
+        cap = min((cap for cap in (self.cap_of(candidate), most) if cap is not None), default=0)
         worst = self.prices.worst_case(candidate.name, input_tokens, cap, provider=candidate.provider, base_url=candidate.base_url)
         return Estimate(input_tokens=input_tokens, output_tokens=cap, cost_usd=worst if worst is not None else usd(sums.dearest_nusd))
 
@@ -521,7 +521,7 @@ class ModelCall:
         turn = self._turn
         cost, tokens, facts = self._governor.bill(turn, candidate, reply, self._input_tokens)
         cap = admission.max_output_tokens
-        over = cap is not None and facts["output_tokens"] > cap
+        over = bool(cap) and facts["output_tokens"] > cap
         if over:
             facts["over_cap"] = cap
         if "contradiction" in facts:
@@ -529,7 +529,7 @@ class ModelCall:
                 f"{candidate.name} reported usage that contradicts itself ({facts['contradiction']}); the larger figures were booked."
             )
         covered = turn.settle(entry, cost_usd=cost, tokens=tokens, usage=facts, model=facts["model"], used=self._kind == "step")
-        if over or (not covered and candidate.backend is None and admission.call is not None and admission.call.cost_usd):
+        if over or (cap and not covered and admission.call is not None and admission.call.cost_usd):
             self._governor.ceiling_breaches += 1
             what = f"{facts['output_tokens']} tokens came where {cap} were the cap" if over else "its input was larger than it was counted"
             self._warn(f"{candidate.name} cost more than was reserved for it: {what}. It is booked in full, and may pass the limit.")
