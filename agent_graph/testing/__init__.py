@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agent_graph.testing.crash.fuzz import crash_fuzz
     from agent_graph.testing.crash.report import CrashFound, CrashReport
     from agent_graph.testing.crash.world import World
+    from agent_graph.testing.langsmith import LangSmithServer, TracedRun
     from agent_graph.testing.openai_server import Answer, OpenAIServer, Refusal, ServedRequest, Tokens, broken, refuse
     from agent_graph.testing.scripted import Request, ScriptedLLM, ScriptEnded, after, call, calls, hang
     from agent_graph.testing.storage_contract import StorageContract
@@ -34,6 +35,7 @@ __all__ = [
     "FakeClock",
     "FakeTools",
     "LLMContract",
+    "LangSmithServer",
     "ListObservability",
     "MemoryContract",
     "ObservabilityContract",
@@ -47,6 +49,7 @@ __all__ = [
     "StorageContract",
     "Tokens",
     "ToolContract",
+    "TracedRun",
     "World",
     "after",
     "broken",
@@ -62,6 +65,7 @@ _HOMES = {
     "agent_graph.testing.chat_model": "ScriptedChatModel",
     "agent_graph.testing.clock": "FakeClock",
     "agent_graph.testing.contracts": "LLMContract MemoryContract ObservabilityContract ToolContract",
+    "agent_graph.testing.langsmith": "LangSmithServer TracedRun",
     "agent_graph.testing.openai_server": "Answer OpenAIServer Refusal ServedRequest Tokens broken refuse",
     "agent_graph.testing.crash.fuzz": "crash_fuzz",
     "agent_graph.testing.crash.report": "CrashFound CrashReport",
