@@ -120,6 +120,23 @@ async def test_two_doubts_are_settled_one_by_one() -> None:
     assert run.status == "complete"
 
 
+async def test_of_two_words_at_once_one_is_taken() -> None:
+    """A double click wrote "it goes on" over a turn that had ended meanwhile, and the turn was run again."""
+    agent = agent_of(call("pay", amount=5), "Settled.", backend=Line(), on_doubt="ask", storage=":memory:")
+    [entry] = (await agent.run("pay 5", "r")).pending
+    words = [Done("receipt 1"), Done("receipt 2"), NotDone()]
+    outcomes = await asyncio.gather(*(agent.resolve("r", entry["call_id"], word) for word in words), return_exceptions=True)
+    assert sorted(type(one).__name__ for one in outcomes) in (["AgentRun", *rest] for rest in REFUSED)
+    [run] = [one for one in outcomes if not isinstance(one, BaseException)]
+    assert (run.status, run.output) == ("complete", "Settled.")
+    assert (await agent.get("r")) == run
+    assert len(agent.llm.requests) == 2  # type: ignore[attr-defined]
+    await agent.aclose()
+
+
+REFUSED = [["RunConflict", "RunConflict"], ["RunConflict", "RunInProgress"], ["RunInProgress", "RunInProgress"]]
+
+
 async def test_whoever_gave_a_word_is_heard_whatever_the_policy_is_by_now(tmp_path: Path) -> None:
     """An agent that tells the model of a doubt, as the command line's does, once dropped the word of the person who was asked."""
     asking = agent_of(call("pay", amount=5), on_doubt="ask", storage=tmp_path / "runs.db")

@@ -21,19 +21,17 @@ from uuid import uuid4
 from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
-from agent_graph import resolutions
-from agent_graph.decisions.results import make_storable
 from agent_graph.decisions.structured import Misfit
 from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
 from agent_graph.events import RunFinished, RunStarted
 from agent_graph.failpoints import failpoint
-from agent_graph.runtime import lineage, memory
-from agent_graph.runtime.account import stored_run, to_result
+from agent_graph.runtime import lineage, memory, settling
+from agent_graph.runtime.account import stored_run
 from agent_graph.runtime.asking import pending_of
 from agent_graph.runtime.owner import Owner
 from agent_graph.runtime.transcript import repaired
-from agent_graph.runtime.turn import RESOLUTION, Turn
-from agent_graph.storage.port import Claim, NoteRow, TurnRequest, TurnRow
+from agent_graph.runtime.turn import Turn
+from agent_graph.storage.port import Claim, TurnRequest, TurnRow
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -334,33 +332,7 @@ class Driver:
 
     async def settle(self, run_id: str, call_id: str, word: Resolution) -> AgentRun:
         """Write the word down; in the AgentRun returned, `pending` is what is still waited for."""
-        agent = self._agent
-        rows = await agent.storage.turns(agent.namespace, run_id)
-        if not rows:
-            raise RunNotFound(f"run {run_id!r}: nothing of this name is in {agent.storage.location}.", run_id=run_id)
-        row = rows[-1]
-        run = await stored_run(agent.storage, row)
-        pending = run.pending if row.status == "waiting" else []
-        entry = next((entry for entry in pending if entry["call_id"] == call_id), None)
-        if entry is None:
-            waits = ", ".join(repr(entry["call_id"]) for entry in pending) or "nothing"
-            raise RunConflict(f"run {run_id!r}: {call_id!r} waits for nobody's word; what waits: {waits}.", run_id=run_id)
-        said = resolutions.to_json(word)
-        if said["type"] not in entry["allowed"]:
-            raise ConfigError(f"outcome: {said['type']!r} makes no sense for {call_id!r}; one of {', '.join(entry['allowed'])} is due.")
-        asks = entry.get("guardrail")
-        if asks is not None and asks not in {rail.name for rail in agent.guardrails}:
-            raise ConfigError(
-                f"outcome: the guardrail {asks!r} asked about {call_id!r}, and this agent has none of that name, so nobody would "
-                "hear the answer. Resolve it with the agent that has it."
-            )
-        body = make_storable({"key": entry["key"], "outcome": said}).json
-        agent.storage.put(NoteRow(key=row.key, step=0, kind=RESOLUTION, body=body), fence=0)
-        run.pending = [other for other in run.pending if other is not entry]
-        status: Any = "waiting" if run.pending else "stopped"
-        agent.storage.put(replace(row, status=status, result=to_result(run) if run.pending else None), fence=0)
-        await agent.storage.durable(row.key)
-        return run
+        return await settling.settle(self._agent, self._request(Asked(run_id=run_id, input=None), None), call_id, word)
 
     # -- turns that another graph drives --------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ input. It neither gets another request's undelivered result, nor goes on with a 
 
 Without an input (`resume`), the unfinished turn goes on; an ended one is `stored` while it was not delivered, is taken up
 again where `reopen` asks for it and it did not complete, and is else `not_found`. Going on compares the fingerprints first.
+A person's word (`settles`) takes up a turn that waits, and no other.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def decide(last: Past | None, request: TurnRequest, *, repeated: Past | None = N
     `last`: the run's last turn; `repeated`: the turn that had the same request_id; `awaited`: the turn of `request.awaited`;
     each None where there is no such turn.
     """
+    if request.settles:
+        return _settle(last)
     if awaited is not None and _has_ended(awaited.turn):
         return Decision(outcome="stored", turn=awaited.turn)
     if repeated is not None:
@@ -77,6 +80,16 @@ def decide(last: Past | None, request: TurnRequest, *, repeated: Past | None = N
     if request.request_id is not None and theirs is not None and theirs != request.request_id:
         return _other(last, request, f"belongs to request_id {theirs!r}")  # two jobs may well ask for the same
     return _same(last, request)
+
+
+def _settle(last: Past | None) -> Decision:
+    if last is None:
+        return Decision(outcome="not_found")
+    if last.alive:
+        return Decision(outcome="busy", turn=last.turn)
+    if last.turn.status != "waiting":
+        return _conflict(last.turn, f"turn {last.turn.key.turn} waits for nobody")
+    return Decision(outcome="resume", turn=last.turn)
 
 
 def _again(seen: Past, request: TurnRequest) -> Decision:

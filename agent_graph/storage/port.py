@@ -225,6 +225,8 @@ class TurnRequest:
     """Resume even though the fingerprint differs."""
     reopen: bool = False
     """Resume a turn that ended at a limit (`add_budget`)."""
+    settles: bool = False
+    """Take up a turn that waits for a person, to write a word down; and no other."""
     awaited: int | None = None
     """The turn that the caller waits for, after `busy`: once it has ended, its result is the answer, delivered or not."""
     lease_s: float = 30.0

@@ -87,6 +87,20 @@ class ClaimsContract(StorageFixtures):
         assert (again.outcome, turn_of(again).status, turn_of(again).delivered) == ("resume", "running", False)
 
     @in_a_loop
+    async def test_a_persons_word_takes_up_a_turn_that_waits_and_no_other(self, storage: Storage) -> None:
+        me, word = asyncio.current_task(), request(None, settles=True, fingerprint="")
+        assert (await storage.claim(word, me)).outcome == "not_found"
+        turn, fence = await begun(storage, me)
+        assert (await storage.claim(word, me)).outcome == "busy"
+        await ended(storage, turn, fence, status="waiting")
+        assert (await storage.claim(request(None), me)).outcome == "waiting"
+        taken = await storage.claim(word, me)
+        assert (taken.outcome, turn_of(taken).result, turn_of(taken).fingerprint) == ("resume", "{}", "f")
+        assert (await storage.claim(word, me)).outcome == "busy"
+        await ended(storage, turn, taken.fence)
+        assert (await storage.claim(word, me)).outcome == "conflict"
+
+    @in_a_loop
     async def test_a_claim_that_is_refused_changes_nothing(self, storage: Storage) -> None:
         turn, fence = await begun(storage, asyncio.current_task())
         for refused in (request("other"), request(), request(None), request(None, run_id="unknown")):
