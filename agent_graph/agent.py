@@ -147,10 +147,11 @@ class ProductionAgent:
         unmarked: str,
     ) -> None:
         self.name, self.namespace = parts.name(name, "name"), parts.name(namespace, "namespace")
+        parts.check_keywords(system_prompt=system_prompt, redact=redact, clock=clock)
+        specs = read_tools(tools)
         self.tools = list(tools)
         self.system_prompt = system_prompt
         self.budget = parts.budget(budget)
-        specs = read_tools(self.tools)
         self.clock: Clock = clock if clock is not None else SystemClock()
         models = parts.models(llm, fallbacks, specs, self.tools, prices, config)
         self.config = models.config

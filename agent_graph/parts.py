@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import math
 import os
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from agent_graph.decisions.structured import AnswerFormat
     from agent_graph_adapters.models import Choice
 
-__all__ = ["Models", "budget", "check_port", "models", "moment", "name", "name_unmarked", "rails", "run_id_for"]
+__all__ = ["Models", "budget", "check_keywords", "check_port", "models", "moment", "name", "name_unmarked", "rails", "run_id_for"]
 
 logger = logging.getLogger("agent_graph")
 
@@ -53,19 +54,24 @@ def models(
     """Return the models for `llm` and `fallbacks`. Raises ConfigError for what is no model, and for a missing price."""
     from agent_graph_adapters.models import insist_on_price
 
+    if isinstance(fallbacks, str) or not isinstance(fallbacks, Sequence):
+        raise ConfigError(f"fallbacks: a list of models is due, not {fallbacks!r}.")
     book = PriceBook(prices)
     candidates, line = [], ""
     for model in map(_bare, (llm, *fallbacks)):
+        if isinstance(model, type):
+            raise ConfigError(f"llm: {model.__name__} is a class; an object of it was due.")
         if _is_backend(model):
             candidates.append(_backend_candidate(model, tools))
             line = line or f"model: {type(model).__name__} because it was handed in"
             continue
         choice = _chosen(model)
-        line = line or choice.line
         if not candidates and choice.default_cost_usd is not None and "max_cost_usd" not in config.explicit:
             config = replace(config, max_cost_usd=choice.default_cost_usd)
         candidate = _candidate(choice, specs)
         insist_on_price(candidate, choice, book, config)
+        known = book.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url) is not None
+        line = line or choice.said(priced=known or choice.base_url is None)
         candidates.append(candidate)
     return Models(candidates=tuple(candidates), prices=book, config=config, line=line)
 
@@ -92,8 +98,6 @@ def _backend_candidate(backend: Any, tools: Sequence[Mapping[str, Any]]) -> Cand
 def _chosen(model: Any) -> Choice:
     from agent_graph_adapters.models import choose
 
-    if isinstance(model, type):
-        raise ConfigError(f"llm: {model.__name__} is a class; an object of it was due.")
     return choose(model)
 
 
@@ -114,6 +118,8 @@ def _openai_tool(spec: ToolSpec) -> dict[str, Any]:
 
 def rails(given: Sequence[Guardrail], specs: Sequence[ToolSpec], answer: AnswerFormat | None = None) -> tuple[Guardrail, ...]:
     """Return the default rails and the given ones, and that of the answer's format; one that bears another's name takes its place."""
+    if not isinstance(given, Sequence):
+        raise ConfigError(f"guardrails: a list of guardrails is due, not {given!r}.")
     for rail in given:
         if not (isinstance(getattr(rail, "name", None), str) and callable(getattr(rail, "check", None))):
             raise ConfigError(f"guardrails: {rail!r} is no guardrail: it needs a `name` and an async `check(stage, payload, run)`.")
@@ -141,6 +147,20 @@ def check_port(backend: Any, argument: str, port: str, methods: Sequence[str], *
         what = f"the class {backend.__name__}" if isinstance(backend, type) else f"a {type(backend).__name__}"
         lacks = f" without {', '.join(f'{m}()' for m in missing)}" if missing else ""
         raise ConfigError(f"{argument}: {what}{lacks} was given; a {port} object is due, with {', '.join(f'{m}()' for m in methods)}.")
+    for method in methods:
+        if method.startswith("record_") and inspect.iscoroutinefunction(getattr(backend, method)):
+            raise ConfigError(f"{argument}: {method} is `async`; the port's is not. What it does is never waited for: write a plain `def`.")
+
+
+def check_keywords(*, system_prompt: object, redact: object, clock: object) -> None:
+    """Raise ConfigError for a keyword of the constructor that would fail only inside a run."""
+    if not (system_prompt is None or isinstance(system_prompt, str)):
+        raise ConfigError(f"system_prompt: a string is due, not {system_prompt!r}.")
+    if not (redact is None or callable(redact)):
+        raise ConfigError(f"redact: a function that takes a text and returns one is due, not {redact!r}.")
+    missing = [method for method in ("monotonic", "time", "sleep") if not callable(getattr(clock, method, None))]
+    if clock is not None and missing:
+        raise ConfigError(f"clock: {clock!r} is no Clock: it lacks {', '.join(f'{m}()' for m in missing)}.")
 
 
 def name(value: object, key: str) -> str:

@@ -382,6 +382,11 @@ async def test_a_storage_that_the_user_named_never_falls_back(tmp_path: Path) ->
         ({"guardrails": [object()]}, "guardrail"),
         ({"name": ""}, "name"),
         ({"fallbacks": [7]}, "model"),
+        ({"fallbacks": "offline"}, "fallbacks: a list"),
+        ({"guardrails": no_secrets}, "guardrails: a list"),
+        ({"system_prompt": 5}, "system_prompt: a string"),
+        ({"redact": 5}, "redact: a function"),
+        ({"clock": 5}, "clock: 5 is no Clock"),
     ],
 )
 def test_bad_settings_are_refused_at_construction(options: dict[str, Any], words: str) -> None:
@@ -400,6 +405,40 @@ def test_a_backend_of_the_wrong_shape_is_named(position: int, argument: str) -> 
 def test_a_class_instead_of_an_object() -> None:
     with pytest.raises(ConfigError, match="class"):
         ProductionAgent(ScriptedLLM([]), [WEATHER], FakeTools, DictMemory(), ListObservability(), {})  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ConfigError, match="ScriptedLLM is a class"):
+        create_production_agent(ScriptedLLM)  # type: ignore[arg-type]  # the mistake
+
+
+@pytest.mark.parametrize("tools", [None, pytest, "weather", {"name": "weather"}], ids=["None", "module", "text", "one dict"])
+def test_tools_that_are_no_list(tools: Any) -> None:
+    with pytest.raises(ConfigError, match="tools: a list"):
+        create_production_agent("offline", tools)
+    with pytest.raises(ConfigError, match="tools: a list"):
+        ProductionAgent(ScriptedLLM([]), tools, FakeTools({}), DictMemory(), ListObservability(), {})
+
+
+def test_an_observer_that_would_never_be_awaited() -> None:
+    """Its records were lost without a word."""
+
+    class Async(ListObservability):
+        async def record_run(self, run: Any) -> None:  # type: ignore[override]  # the mistake
+            raise AssertionError
+
+    with pytest.raises(ConfigError, match="record_run is `async`"):
+        ProductionAgent(ScriptedLLM([]), [], FakeTools({}), DictMemory(), Async(), {})
+
+
+async def test_a_call_in_doubt_took_its_time() -> None:
+    async def fails_late(city: str) -> str:
+        await asyncio.sleep(0.02)
+        raise ConnectionError("reset")
+
+    once = {**WEATHER, "idempotent": False}
+    llm, tools = ScriptedLLM([call("weather", city="Paris"), "Unclear."]), FakeTools({"weather": fails_late})
+    agent = ProductionAgent(llm, [once], tools, DictMemory(), ListObservability(), {})
+    run = await agent.run("q")
+    assert str(run.tool_calls[0].error).startswith("OutcomeUnknown")
+    assert run.tool_calls[0].latency_ms >= 10
 
 
 # -- create_production_agent ----------------------------------------------------------------------------------------------------------

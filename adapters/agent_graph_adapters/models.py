@@ -98,7 +98,12 @@ class Choice:
     @property
     def line(self) -> str:
         """Return "model: <name> because <reason>", to be printed before the first call."""
-        return f"model: {self.name}{_where(self.base_url)} because {self.reason}"
+        return self.said(priced=self.base_url is None)
+
+    def said(self, *, priced: bool) -> str:
+        """Return `line`, where it is known whether the model has a price."""
+        where = f" at {self.base_url}" if self.base_url else ""
+        return f"model: {self.name}{where}{'' if priced else ' (unpriced)'} because {self.reason}"
 
 
 def choose(model: str | BaseChatModel | None = None, *, env: Mapping[str, str] | None = None) -> Choice:
@@ -367,10 +372,6 @@ def _is_chat_model(value: object) -> TypeIs[BaseChatModel]:
 
 def _get(env: Mapping[str, str], key: str) -> str | None:
     return env.get(key, "").strip() or None
-
-
-def _where(base_url: str | None) -> str:
-    return f" at {base_url} (unpriced)" if base_url else ""
 
 
 def _first_lines(error: BaseException, limit: int = 300) -> str:

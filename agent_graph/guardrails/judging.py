@@ -150,6 +150,8 @@ class FunctionRail:
     changes_text: bool = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.timeout_s, bool) or not isinstance(self.timeout_s, int | float):
+            raise ConfigError(f"guardrail {self.name!r}: timeout_s: a number of seconds is due, not {self.timeout_s!r}.")
         unknown = sorted(set(self.stages) - set(STAGES))
         if unknown:
             raise ConfigError(f"guardrail {self.name!r}: {unknown[0]!r} is no stage. Stages: {', '.join(STAGES)}.")
@@ -158,7 +160,7 @@ class FunctionRail:
 
     async def check(self, stage: str, payload: Any, run: AgentRun) -> Verdict:
         """Return what the function says."""
-        return await self.function(stage, payload, run)
+        return await _answer(self.function(stage, payload, run))
 
 
 @overload
@@ -200,7 +202,7 @@ def guardrail(
         return FunctionRail(
             function=function,
             name=name or str(getattr(function, "__name__", "guardrail")),
-            stages=frozenset(stages),
+            stages=frozenset({stages} if isinstance(stages, str) else stages),
             pure=pure,
             timeout_s=timeout_s,
             fail_open=fail_open,

@@ -193,6 +193,10 @@ async def _run(turn: Turn, row: JournalRow, record: ToolCall) -> Update | None:
 async def _executed(turn: Turn, row: JournalRow, record: ToolCall) -> ToolCall | None:
     """Return the record with its result or error, or None where it is not known whether the tool ran."""
     began = turn.clock.monotonic()
+
+    def elapsed_ms() -> float:
+        return (turn.clock.monotonic() - began) * 1000
+
     try:
         done = await called(turn.agent._execute_tool, replace(record, args=copy.deepcopy(record.args)))
         if not (hasattr(done, "result") and hasattr(done, "error")):
@@ -201,20 +205,19 @@ async def _executed(turn: Turn, row: JournalRow, record: ToolCall) -> ToolCall |
         raise
     except Exception as error:  # noqa: BLE001  an override raised: whether the tool ran is not known
         if not row.idempotent:
-            _doubt(turn, row, describe(error))
+            _doubt(turn, row, describe(error), elapsed_ms())
             return None
-        return replace(record, error=describe(error), latency_ms=(turn.clock.monotonic() - began) * 1000)
+        return replace(record, error=describe(error), latency_ms=elapsed_ms())
     failed = None if done.error is None else str(done.error)
     if failed is not None and failed.startswith(OutcomeUnknown.__name__):
-        _doubt(turn, row, failed.partition(":")[2].strip())
+        _doubt(turn, row, failed.partition(":")[2].strip(), elapsed_ms())
         return None
-    elapsed_ms = (turn.clock.monotonic() - began) * 1000
-    latency = done.latency_ms if isinstance(done.latency_ms, int | float) and done.latency_ms > 0 else elapsed_ms
+    latency = done.latency_ms if isinstance(done.latency_ms, int | float) and done.latency_ms > 0 else elapsed_ms()
     return replace(record, result=done.result, error=failed, latency_ms=latency)
 
 
-def _doubt(turn: Turn, row: JournalRow, reason: str) -> None:
-    turn.record(replace(turn.journal[row.call_key], state="in_doubt", error=reason or INTERRUPTED))
+def _doubt(turn: Turn, row: JournalRow, reason: str, latency_ms: float) -> None:
+    turn.record(replace(turn.journal[row.call_key], state="in_doubt", error=reason or INTERRUPTED, latency_ms=latency_ms))
 
 
 async def _judged_result(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
@@ -287,4 +290,4 @@ def _told(turn: Turn, row: JournalRow, record: ToolCall) -> Update:
     """Never guess: the model is told that the outcome is unknown, and the tool is not run again."""
     reason = row.error if row.state == "in_doubt" and row.error else INTERRUPTED
     known = reason if reason.startswith(OutcomeUnknown.__name__) else f"{OutcomeUnknown.__name__}: {prompt.IN_DOUBT} ({reason})"
-    return _finished(turn, row, "in_doubt", replace(record, result=None, error=known))
+    return _finished(turn, row, "in_doubt", replace(record, result=None, error=known, latency_ms=row.latency_ms))

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.tools import BaseTool, ToolException
 from langchain_core.tools import tool as make_tool
@@ -68,6 +68,8 @@ class LangChainToolBackend(ToolBackend):
     """Runs LangChain tools."""
 
     def __init__(self, tools: Sequence[BaseTool | Callable[..., Any] | dict[str, Any]]) -> None:
+        if not isinstance(cast("object", tools), list | tuple):
+            raise ConfigError(f"tools: a list of LangChain tools or functions is due, not {tools!r}.")
         self._tools: dict[str, PreparedTool] = {}
         self.specs: list[dict[str, Any]] = []
         """The tools' descriptions: name, description, parameters (JSON Schema) and what the tools say of themselves."""

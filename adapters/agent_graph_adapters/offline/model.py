@@ -161,11 +161,15 @@ def _reply(messages: Sequence[BaseMessage], stop: list[str] | None, options: Map
 
 
 def _read(messages: Sequence[BaseMessage]) -> _Turn:
-    """Find the question: the last human message that does not follow a tool's result (one that does is a hint)."""
+    """Find the question: the last human message that does not follow a tool's result (one that does is a hint).
+
+    After a call that was cancelled it is a question again: that turn was given up.
+    """
     spoken = [message for message in messages if not isinstance(message, SystemMessage)]
     start = 0
     for at, message in enumerate(spoken):
-        if isinstance(message, HumanMessage) and not (at and isinstance(spoken[at - 1], ToolMessage)):
+        before = spoken[at - 1] if at else None
+        if isinstance(message, HumanMessage) and not (isinstance(before, ToolMessage) and "was cancelled" not in before.text):
             start = at
     question = spoken[start].text if spoken and isinstance(spoken[start], HumanMessage) else ""
     made, results = _calls(spoken[start:]), _results(spoken[start:])

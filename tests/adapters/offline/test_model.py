@@ -111,6 +111,14 @@ def test_a_hint_after_a_result_is_no_new_question() -> None:
     assert WITH_TOOLS.invoke(messages).text == "The weather in Paris is rain."
 
 
+def test_after_a_call_that_was_cancelled_a_question_is_a_new_one() -> None:
+    """Ctrl-C in a turn, then another question in the same run: it was told again of the call that had been given up."""
+    done = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Paris"}, "id": "1"}])
+    given_up = ToolMessage("This call was cancelled: it has no result.", tool_call_id="1", status="error")
+    reply = WITH_TOOLS.invoke([HumanMessage("weather in Paris"), done, given_up, HumanMessage("And what is 2+2?")])
+    assert [call["name"] for call in reply.tool_calls] == ["calculator"]
+
+
 @pytest.mark.parametrize("choice", ["none", {"type": "none"}])
 def test_tool_choice_none(choice: Any) -> None:
     reply = MODEL.bind_tools(demo_tools(), tool_choice=choice).invoke("weather in Rome")
