@@ -161,7 +161,7 @@ class ProductionAgent:
         parts.check_port(memory_backend, "memory", "MemoryBackend", ("load", "save"), optional=True)
         parts.check_port(observability, "observability", "ObservabilityBackend", ("record_run", "record_tool_call"), optional=True)
         self.storage = open_storage(storage, durability=self.config.durability, redact=redact)
-        self.memory: Any = memory_backend if memory_backend is not None else memory.StoredMemory(lambda: self.storage, self.namespace)
+        self.memory: Any = memory_backend if memory_backend is not None else memory.StoredMemory(self)
         self.recorder = Recorder(observability)
         self.response_format = answer_format(response_format)
         self.guardrails = parts.rails(guardrails, specs, self.response_format)

@@ -11,7 +11,7 @@ from langgraph.types import Overwrite
 from agent_graph.messages import Conversion
 from agent_graph.types import Message
 
-__all__ = ["Entry", "history"]
+__all__ = ["Entry", "conversation", "history"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,12 @@ class Entry:
     step: int
     """The step that it belongs to; 0 for what a turn began with."""
     message: Message
+
+
+async def conversation(graph: Any, thread_id: str) -> list[Message]:
+    """Return the messages that a thread's newest checkpoint holds: what its last turn left."""
+    state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
+    return Conversion().to_spec(state.values.get("messages", []))
 
 
 async def history(saver: Any, thread_id: str) -> list[Entry]:

@@ -19,6 +19,8 @@ from agent_graph.failpoints import failpoint
 from agent_graph.runtime.deadline import Expired, within
 from agent_graph.runtime.foreign import called
 from agent_graph.runtime.governor import TimeIsUp
+from agent_graph.runtime.history import conversation
+from agent_graph.storage.port import thread_id_of
 
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
@@ -32,18 +34,23 @@ SAVE_S = 5.0
 
 
 class StoredMemory:
-    """The default MemoryBackend: a list of messages per run in the agent's own storage file, none where the checkpoints have them."""
+    """The default MemoryBackend: what the run's checkpoints hold, or a list of its own in the same file where they do not have it."""
 
-    def __init__(self, storage: Callable[[], Storage], namespace: str) -> None:
-        self._storage, self._namespace = storage, namespace
+    def __init__(self, agent: Any) -> None:
+        self._agent = agent
 
     async def load(self, run_id: str) -> list[Message]:
-        """Return the messages saved last; an empty list for an unknown run."""
-        return await self._storage().load_memory(self._namespace, run_id)
+        """Return the conversation as the run's last turn left it; an empty list for an unknown run."""
+        return await self.kept(run_id) or await conversation(self._agent.graph, thread_id_of(self._agent.namespace, run_id))
+
+    async def kept(self, run_id: str) -> list[Message]:
+        """Return the list of its own; empty where the checkpoints have the conversation."""
+        storage: Storage = self._agent.storage
+        return await storage.load_memory(self._agent.namespace, run_id)
 
     async def save(self, run_id: str, messages: list[Message]) -> None:
         """Keep `messages`; on disk with the next barrier."""
-        await self._storage().save_memory(self._namespace, run_id, messages)
+        await self._agent.storage.save_memory(self._agent.namespace, run_id, messages)
 
 
 async def load(turn: Turn, memory: Any) -> Any:
@@ -52,8 +59,10 @@ async def load(turn: Turn, memory: Any) -> Any:
     Raises the last error, or TimeIsUp.
     """
     failpoint("memory.before_load")
-    loaded = await _tried(turn, lambda: memory.load(turn.key.run_id), limit_s=None)
-    return None if isinstance(memory, StoredMemory) and not loaded else loaded
+    run_id = turn.key.run_id
+    if isinstance(memory, StoredMemory):
+        return await _tried(turn, lambda: memory.kept(run_id), limit_s=None) or None
+    return await _tried(turn, lambda: memory.load(run_id), limit_s=None)
 
 
 async def save(turn: Turn, memory: Any, messages: Sequence[BaseMessage], *, at_end: bool) -> None:

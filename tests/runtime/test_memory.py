@@ -36,6 +36,16 @@ async def test_the_next_turn_knows_the_last_and_no_list_is_kept() -> None:
         assert [entry.message.content for entry in await agent.history("r")] == ["a", "one", "b", "two"]
 
 
+async def test_the_memory_can_be_read() -> None:
+    """The quickstart's `agent.memory.load(run_id)` gave nothing, where the checkpoints had it all."""
+    agent, _ = agent_that_says("one", "two")
+    async with agent:
+        await agent.run("a", "r")
+        await agent.run("b", "r")
+        assert [message.content for message in await agent.memory.load("r")] == ["a", "one", "b", "two"]
+        assert await agent.memory.load("unknown") == []
+
+
 async def test_a_turn_writes_what_it_adds_and_not_the_whole_conversation_again() -> None:
     """Else a conversation of n turns would take n² on disk."""
     agent, _ = agent_that_says(*("x" * 10_000 for _ in range(4)))
