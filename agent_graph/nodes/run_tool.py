@@ -271,7 +271,7 @@ def _message(turn: Turn, row: JournalRow, text: str) -> ToolMessage:
 def _repeats(turn: Turn, row: JournalRow) -> int:
     """Return how many calls in a row, this one the last, were the same and had the same result."""
     count = 0
-    for other in reversed(turn.in_order()):
+    for other in turn.newest_first():
         if (other.step, other.index) > (row.step, row.index):
             continue
         if (other.tool, other.args, other.result, other.error) != (row.tool, row.args, row.result, row.error):

@@ -8,6 +8,7 @@ their vocabulary fail offline, after seconds).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import TYPE_CHECKING
 
 from agent_graph.decisions.tokens import Anchor, anchored, estimate_json, estimate_message, estimate_text
@@ -33,11 +34,10 @@ class Counter:
         """Return the tokens of `messages`. Raises ContractError where the backend's own count is no whole number from 0."""
         if self._backend is not None:
             return _checked(self._backend.count_tokens(list(messages)))
+        if turn is None:
+            return self._tools_tokens + sum(map(estimate_message, messages))
         estimated = self._estimated(messages, turn)
-        if turn is not None:
-            turn.counted = (messages, estimated)
-        anchor = None if turn is None else turn.anchor
-        return estimated if anchor is None else anchored(anchor, anchor.estimated, estimated)
+        return estimated if turn.anchor is None else anchored(turn.anchor, turn.anchor.estimated, estimated)
 
     def count_text(self, text: str) -> int:
         """Return the estimated tokens of one reply's text."""
@@ -47,12 +47,20 @@ class Counter:
         """Take what the newest reply said of its input as the anchor of the next counts."""
         usage = None if self._backend is not None else turn.last_usage
         if usage is not None and usage.input_tokens > 0:
-            counted, estimated = turn.counted
-            turn.anchor = Anchor(real=usage.input_tokens, estimated=estimated if counted is messages else self._estimated(messages, turn))
+            turn.anchor = Anchor(real=usage.input_tokens, estimated=self._estimated(messages, turn))
 
-    def _estimated(self, messages: Sequence[Message], turn: Turn | None) -> int:
-        known = {} if turn is None else turn.estimates
-        return self._tools_tokens + sum(_estimate(message, known) for message in messages)
+    def _estimated(self, messages: Sequence[Message], turn: Turn) -> int:
+        """Return the estimate of a list that mostly goes on where the last one ended, which is seen by comparing objects."""
+        last, texts, tokens = turn.counted
+        goes_on = len(messages) >= len(last) and all(map(is_, last, messages)) and all(map(is_, texts, _texts(last)))
+        more = messages[len(last) :] if goes_on else messages
+        tokens = sum((_estimate(message, turn.estimates) for message in more), tokens if goes_on else 0)
+        turn.counted = (tuple(messages), _texts(messages), tokens)
+        return self._tools_tokens + tokens
+
+
+def _texts(messages: Sequence[Message]) -> list[str]:
+    return [message.content for message in messages]
 
 
 def _estimate(message: Message, known: dict[int, tuple[Message, str, int]]) -> int:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from bisect import insort
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
@@ -100,6 +101,7 @@ class Turn:
         self.conversion = Conversion()
         self.run: AgentRun = rebuild(row, (), ())
         self.journal: dict[str, JournalRow] = {}
+        self._order: list[tuple[int, int, str]] = []
         self.results: dict[str, ToolCall] = {}
         self.sink: Callable[[Event], None] | None = None
         self.streaming = False
@@ -116,7 +118,7 @@ class Turn:
         self.anchor: Anchor | None = None
         self.last_usage: Usage | None = None
         self.estimates: dict[int, tuple[Message, str, int]] = {}
-        self.counted: tuple[Sequence[Message], int] = ((), 0)
+        self.counted: tuple[Sequence[Message], Sequence[str], int] = ((), (), 0)
         self._system_message: SystemMessage | None = None
 
     def restore(self, journal: Sequence[JournalRow], ledger: Sequence[LedgerRow], notes: Sequence[NoteRow]) -> None:
@@ -129,6 +131,7 @@ class Turn:
         self.run = rebuild(self.row, journal, ledger)
         self.run.warnings = list(dict.fromkeys(json.loads(note.body)["text"] for note in notes if note.kind == "warning"))
         self.journal = {row.call_key: row for row in journal}
+        self._order = sorted((row.step, row.index, row.call_key) for row in journal)
         self.results = {row.call_key: call_of(row) for row in journal if is_over(row)}
         self._used_before_s = used_s(self.row, journal, ledger)
         self.ledger.restore(ledger)
@@ -251,6 +254,8 @@ class Turn:
     def record(self, row: JournalRow) -> None:
         """Queue a journal row and remember it."""
         row = replace(row, used_s=self.used_s)
+        if row.call_key not in self.journal:
+            insort(self._order, (row.step, row.index, row.call_key))
         self.journal[row.call_key] = row
         self.put(row)
 
@@ -259,13 +264,16 @@ class Turn:
         self.record(row)
         told = row.call_key in self.results
         self.results[row.call_key] = call
-        self.run.tool_calls = [self.results[entry.call_key] for entry in self.in_order() if entry.call_key in self.results]
+        if not told and self._order[-1][2] == row.call_key:
+            self.run.tool_calls.append(call)
+        else:
+            self.run.tool_calls = [self.results[key] for _, _, key in self._order if key in self.results]
         if not told:
             self.agent.recorder.tool_call(call, self.key.run_id)
 
-    def in_order(self) -> list[JournalRow]:
-        """Return the journal by (step, index)."""
-        return sorted(self.journal.values(), key=lambda row: (row.step, row.index))
+    def newest_first(self) -> Iterator[JournalRow]:
+        """Yield the journal by (step, index), from its end."""
+        return (self.journal[key] for _, _, key in reversed(self._order))
 
     def note(self, kind: str, body: Mapping[str, Any], *, step: int) -> None:
         """Queue a note: a decision worth keeping."""
