@@ -163,7 +163,7 @@ def _person(turn: Turn, row: JournalRow, record: ToolCall) -> Resolution:
 
 async def _run(turn: Turn, row: JournalRow, record: ToolCall) -> Update | None:
     """Run the tool once more and return the update, or None where the outcome is in doubt (the journal then says why)."""
-    verdict = await judged(turn, "tool_args", copy.deepcopy(record), step=row.step, subject=record.call_id)
+    verdict = await judged(turn, "tool_args", replace(record, args=copy.deepcopy(record.args)), step=row.step, subject=record.call_id)
     if isinstance(verdict.decisive, Revise | Block):
         return _finished(turn, row, "rejected", replace(record, error=f"Refused: {verdict.findings[-1].reason}"))
     if verdict.findings:
