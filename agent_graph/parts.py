@@ -20,7 +20,7 @@ from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ConfigError
 from agent_graph.guardrails import Guardrail, default_rails, for_tools
 from agent_graph.guardrails.structured import FormatRail
-from agent_graph.runtime.governor import Candidate
+from agent_graph.runtime.candidate import Candidate
 
 if TYPE_CHECKING:
     from agent_graph.decisions.structured import AnswerFormat

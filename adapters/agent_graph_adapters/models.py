@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from agent_graph.config import AgentConfig
     from agent_graph.decisions.pricing import PriceBook
-    from agent_graph.runtime.governor import Candidate
+    from agent_graph.runtime.candidate import Candidate
 
 __all__ = ["DEFAULT_COST_USD", "DEFAULT_MODEL", "Choice", "PerLoop", "candidate_of", "choose", "insist_on_price", "per_loop"]
 
@@ -149,7 +149,7 @@ def per_loop(model_or_factory: Choice | BaseChatModel | Callable[[], BaseChatMod
 
 def candidate_of(choice: Choice, *, source: Callable[[], BaseChatModel], model: BaseChatModel, tools: Sequence[Any] = ()) -> Candidate:
     """Return what the account of a model call has to know of its model; `source` gives the client of the running loop."""
-    from agent_graph.runtime.governor import Candidate
+    from agent_graph.runtime.candidate import Candidate
 
     profile = getattr(model, "profile", None) or {}
     return Candidate(
@@ -161,6 +161,7 @@ def candidate_of(choice: Choice, *, source: Callable[[], BaseChatModel], model: 
         max_output_tokens=profile.get("max_output_tokens"),
         window=profile.get("max_input_tokens"),
         reasoning=bool(profile.get("reasoning_output")),
+        service_tier=getattr(model, "service_tier", None),
         tells_end=any(ancestor.__name__ == "BaseChatOpenAI" for ancestor in type(model).__mro__),
         cap_parameter=_CAP_PARAMETERS.get(choice.provider or "", "max_tokens"),
     )
@@ -170,7 +171,7 @@ def insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, confi
     """Where a limit in USD cannot hold, because a paid model has no price: warn, or raise ConfigError if the user set the limit."""
     if not choice.priced or config.max_cost_usd is None or config.on_unknown_price == "ignore":
         return
-    if book.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url) is not None:
+    if book.price_of(candidate.name, **candidate.priced_at) is not None:
         return
     paste = f'prices={{"{candidate.name}": {{"input": ..., "output": ...}}}}'
     text = f"{candidate.name}: no price is known, so max_cost_usd cannot hold. Give it, in USD per million tokens: {paste}"

@@ -9,28 +9,32 @@ How a price is found. A base URL says who is asked, better than the name of a cl
 URL that the list does not know, the model's name decides, since a gateway bills what the provider bills, except for a name with
 a tag (`llama3:8b`), which is how local servers call theirs. A provider that the list does not know has no price.
 
+Whose price. The user's own price for the model that the reply names, or for the one that was asked for; then the list's, in the
+same order. A gateway may answer with another model than it was asked for, and bills that one.
+
 How a bill is made. Usage counts parts inside their whole (`decisions/usage.py`): cached, written and audio tokens inside the
 input, reasoning and audio inside the output. A part without a price of its own costs what its whole costs, except audio, which
 costs ten times text wherever it is priced: audio without a price is unknown. A tier is chosen by the size of the input and
-prices the whole call (https://ai.google.dev/gemini-api/docs/pricing, https://developers.openai.com/api/docs/pricing).
+prices the whole call (https://ai.google.dev/gemini-api/docs/pricing, https://developers.openai.com/api/docs/pricing). A service tier
+(flex, priority) that the reply names has prices of its own where the list knows them. Searches are billed one by one; a search
+without a price is unknown, like audio.
 
 What must stay true: no float, no rounding; an unknown price is None, never zero; `worst_case` is never below `cost` for a call
-that stays inside its input and output counts and uses neither audio nor an image price.
+that stays inside its input and output counts, at its service tier, and uses neither audio nor an image price nor searches.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Context, Decimal, InvalidOperation, localcontext
+from decimal import Context, Decimal, localcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from agent_graph.decisions.prices import FEES, PER_MTOK, Price, read_prices
 from agent_graph.decisions.usage import Usage
-from agent_graph.errors import ConfigError
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider
@@ -47,24 +51,6 @@ _PREFIX = re.compile(r"^(?!ft:)([a-z][a-z0-9_-]*)[:/](.+)$", re.IGNORECASE)
 """`openai:gpt-5-mini`, `openai/gpt-5-mini`; but `ft:gpt-4o` is fine-tuned, and dearer than what it was tuned from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Unit prices of one model, USD per million tokens. None: what its whole costs; for audio: unknown."""
-
-    input: Decimal
-    output: Decimal
-    cache_read: Decimal | None = None
-    cache_write: Decimal | None = None
-    cache_write_1h: Decimal | None = None
-    audio_input: Decimal | None = None
-    audio_output: Decimal | None = None
-    reasoning: Decimal | None = None
-    per_request: Decimal = ZERO
-    """USD of a call as such."""
-    source: str = "user"
-    version: str = ""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matched:
     """A model's prices at one size of input, and where they were found."""
@@ -72,12 +58,14 @@ class Matched:
     price: Price
     model: str
     """The name under which the list has it."""
+    tier: str | None = None
+    """The service tier whose prices these are; None: the standard one."""
     dearest_input: Decimal
     """USD per million tokens of text, whatever the cache does with it."""
     dearest_output: Decimal
     """USD per million tokens, whatever is put out."""
     provenance: Mapping[str, Any]
-    """As in `Priced`."""
+    """As in `Priced`, but for searches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +75,11 @@ class Priced:
     cost_usd: Decimal
     """Exact."""
     provenance: dict[str, Any]
-    """Plain JSON: `price_source`, `price_version`, `price_model`, `usd_per_mtok`."""
+    """Plain JSON: `price_source`, `price_version`, `price_model`, `usd_per_mtok`; where there are any, `usd_each` and `price_tier`."""
 
 
-_AMOUNTS = tuple(field.name for field in fields(Price) if field.name not in ("source", "version"))
+_STANDARD = frozenset({"auto", "default", "standard"})
+"""Service tiers that cost what the list says without one."""
 
 
 class PriceBook:
@@ -108,99 +97,101 @@ class PriceBook:
     def __init__(
         self, overrides: Mapping[str, Price | Mapping[str, Any]] | None = None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
-        self._overrides = {name.lower(): _read_price(name, entry) for name, entry in _entries(overrides)}
+        self._overrides = read_prices(overrides)
         self._now = now
         self._found: dict[tuple[str, str | None, str | None], tuple[Provider, ModelInfo] | None] = {}
         self._matched = lru_cache(maxsize=256)(self._find)
 
     def price_of(
-        self, model: str, *, provider: str | None = None, base_url: str | None = None, usage: Usage | None = None
+        self,
+        model: str,
+        *,
+        provider: str | None = None,
+        base_url: str | None = None,
+        tier: str | None = None,
+        usage: Usage | None = None,
     ) -> Matched | None:
         """Return the prices of `model` for a call of the size of `usage` (None: a small one), or None if they are unknown."""
-        return self._match(model, provider, base_url, usage.input_tokens if usage else 0)
+        return self._match((model,), provider, base_url, tier, usage.input_tokens if usage else 0)
 
-    def cost(self, usage: Usage, model: str, *, provider: str | None = None, base_url: str | None = None) -> Priced | None:
-        """Return the exact bill of one call, or None if a price that it needs is unknown."""
-        matched = self._match(model, provider, base_url, usage.input_tokens)
+    def cost(
+        self,
+        usage: Usage,
+        model: str,
+        *,
+        asked: str | None = None,
+        provider: str | None = None,
+        base_url: str | None = None,
+        tier: str | None = None,
+    ) -> Priced | None:
+        """Return the exact bill of one call, or None if a price that it needs is unknown.
+
+        Args:
+            usage: what it used.
+            model: as the reply names it.
+            asked: as it was asked for, where that may be another name.
+            provider: as LangChain or the list calls it.
+            base_url: where it was asked, unless that is the provider's own address.
+            tier: the service tier that the reply names ("flex", "priority").
+        """
+        matched = self._match((model,) if asked in (None, model) else (model, str(asked)), provider, base_url, tier, usage.input_tokens)
         if matched is None:
             return None
         with localcontext(EXACT):
             cost = _bill(matched.price, usage)
-        return None if cost is None else Priced(cost_usd=cost, provenance=dict(matched.provenance))
+        return None if cost is None else Priced(cost_usd=cost, provenance={**matched.provenance, **_searched(matched.price, usage)})
 
     def worst_case(
-        self, model: str, input_tokens: int, output_tokens: int, *, provider: str | None = None, base_url: str | None = None
+        self,
+        model: str,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        provider: str | None = None,
+        base_url: str | None = None,
+        tier: str | None = None,
     ) -> Decimal | None:
         """Return the USD that a call of text may cost at most, or None if its price is unknown."""
-        matched = self._match(model, provider, base_url, input_tokens)
+        matched = self._match((model,), provider, base_url, tier, input_tokens)
         if matched is None:
             return None
         with localcontext(EXACT):
             tokens = input_tokens * matched.dearest_input + output_tokens * matched.dearest_output
             return matched.price.per_request + tokens.scaleb(-6)
 
-    def output_price(self, model: str, input_tokens: int, *, provider: str | None = None, base_url: str | None = None) -> Decimal | None:
+    def output_price(
+        self, model: str, input_tokens: int, *, provider: str | None = None, base_url: str | None = None, tier: str | None = None
+    ) -> Decimal | None:
         """Return the USD of *one* output token that `worst_case` counts with at this size, or None if it is unknown."""
-        matched = self._match(model, provider, base_url, input_tokens)
+        matched = self._match((model,), provider, base_url, tier, input_tokens)
         return None if matched is None else matched.dearest_output.scaleb(-6, EXACT)
 
-    def _match(self, model: str, provider: str | None, base_url: str | None, input_tokens: int) -> Matched | None:
+    def _match(
+        self, models: tuple[str, ...], provider: str | None, base_url: str | None, tier: str | None, input_tokens: int
+    ) -> Matched | None:
         """A call asks several times for the same: what holds for a size holds for a minute."""
-        return self._matched(model, provider, base_url, input_tokens, self._now().replace(second=0, microsecond=0))
+        return self._matched(models, provider, base_url, tier, input_tokens, self._now().replace(second=0, microsecond=0))
 
-    def _find(self, model: str, provider: str | None, base_url: str | None, input_tokens: int, at: datetime) -> Matched | None:
-        for name in _names(model, provider):
+    def _find(
+        self, models: tuple[str, ...], provider: str | None, base_url: str | None, tier: str | None, input_tokens: int, at: datetime
+    ) -> Matched | None:
+        for name in (name for model in models for name in _names(model, provider)):
             price = self._overrides.get(name)
             if price is not None:
                 return _matched(name, price, price.output, price.reasoning, price.audio_output)
-        key = (model, provider, base_url)
-        if key not in self._found:
-            self._found[key] = _look_up(model, provider, base_url)
-        found = self._found[key]
-        return None if found is None else _from_list(*found, at=at, input_tokens=input_tokens)
+        tier = None if tier is None or tier.lower() in _STANDARD else tier.lower()
+        for model in models:
+            key = (model, provider, base_url)
+            if key not in self._found:
+                self._found[key] = _look_up(model, provider, base_url)
+            found = self._found[key]
+            matched = None if found is None else _from_list(*found, at=at, input_tokens=input_tokens, tier=tier)
+            if matched is not None:
+                return matched
+        return None
 
 
-# --- the user's prices -------------------------------------------------------------------------------------------------------
-
-
-def _entries(overrides: object) -> Iterator[tuple[str, object]]:
-    if overrides is None:
-        return
-    if not isinstance(overrides, Mapping):
-        raise ConfigError(f"prices: a mapping of model names to prices is due, not {type(overrides).__name__}.")
-    for name, entry in overrides.items():
-        if not isinstance(name, str) or not name:
-            raise ConfigError(f"prices: a model's name is due as key, not {name!r}.")
-        yield name, entry
-
-
-def _read_price(name: str, entry: object) -> Price:
-    if isinstance(entry, Price):
-        entry = {field.name: value for field in fields(Price) if (value := getattr(entry, field.name)) is not None}
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"prices[{name!r}]: a Price or a mapping is due, not {entry!r}.")
-    known = [field.name for field in fields(Price)]
-    for key in entry:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"prices[{name!r}]: unknown key {key!r}.{hint} Known keys: {', '.join(known)}.")
-    for key in ("input", "output"):
-        if entry.get(key) is None:
-            raise ConfigError(f"prices[{name!r}]: {key!r} is missing, the USD per million {key} tokens.")
-    values: dict[str, Any] = {key: _amount(name, key, value) for key, value in entry.items() if key in _AMOUNTS and value is not None}
-    values |= {key: str(entry[key]) for key in ("source", "version") if key in entry}
-    return Price(**values)
-
-
-def _amount(name: str, key: str, value: object) -> Decimal:
-    try:
-        amount = Decimal(str(value))  # str(): 0.15 is fifteen cents, not the binary fraction next to it; True is no number
-    except InvalidOperation:
-        raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a number of USD per million tokens is due.") from None
-    if not amount.is_finite() or amount < 0:
-        raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a finite number, zero or more, is due.")
-    return amount
+# --- finding one -----------------------------------------------------------------------------------------------------------
 
 
 def _names(model: str, provider: str | None) -> Iterator[str]:
@@ -244,10 +235,11 @@ def _ways(model: str, provider: str | None, base_url: str | None) -> Iterator[tu
         yield prefixed[2], prefixed[1], None
 
 
-def _from_list(provider: Provider, model: ModelInfo, *, at: datetime, input_tokens: int) -> Matched | None:
+def _from_list(provider: Provider, model: ModelInfo, *, at: datetime, input_tokens: int, tier: str | None) -> Matched | None:
     from genai_prices import __version__
 
-    amounts = _at_tier(model.get_prices(at), input_tokens)
+    standard = _at_tier(model.get_prices(at), input_tokens)
+    amounts = standard if tier is None else _at_tier(model.get_prices(at, {"service_tier": tier}), input_tokens)
     if not {"input_mtok", "input_text_mtok"} & amounts.keys():
         return None
     price = Price(
@@ -260,13 +252,19 @@ def _from_list(provider: Provider, model: ModelInfo, *, at: datetime, input_toke
         audio_output=amounts.get("output_audio_mtok"),
         reasoning=amounts.get("output_reasoning_mtok"),
         per_request=amounts.get("requests_kcount", ZERO).scaleb(-3),
+        web_search=_each(amounts.get("web_searches_kcount")),
+        file_search=_each(amounts.get("storage_searches_kcount")),
         source="genai-prices",
         version=__version__,
     )
     by_hour = [_at_tier(other, input_tokens) for other in _by_the_hour(model)]
     outputs = [value for prices in (amounts, *by_hour) for key, value in prices.items() if re.match("output.*_mtok", key)]
     inputs = [value for prices in by_hour if (value := prices.get("input_mtok")) is not None]
-    return _matched(f"{provider.id}/{model.id}", price, *outputs, inputs=inputs)
+    return _matched(f"{provider.id}/{model.id}", price, *outputs, inputs=inputs, tier=None if amounts == standard else tier)
+
+
+def _each(per_thousand: Decimal | None) -> Decimal | None:
+    return None if per_thousand is None else per_thousand.scaleb(-3)
 
 
 def _by_the_hour(model: ModelInfo) -> Iterator[ModelPrice]:
@@ -293,21 +291,17 @@ def _first(amounts: Mapping[str, Decimal], *keys: str) -> Decimal | None:
 # --- the bill ----------------------------------------------------------------------------------------------------------------
 
 
-def _matched(name: str, price: Price, *outputs: Decimal | None, inputs: list[Decimal] | None = None) -> Matched:
+def _matched(name: str, price: Price, *outputs: Decimal | None, inputs: list[Decimal] | None = None, tier: str | None = None) -> Matched:
     dearest_input = max(filter(None, (price.cache_write, price.cache_write_1h, *(inputs or ()))), default=ZERO)
     dearest_output = max(filter(None, outputs), default=ZERO)
-    return Matched(
-        price=price,
-        model=name,
-        dearest_input=max(price.input, dearest_input),
-        dearest_output=max(price.output, dearest_output),
-        provenance=_provenance(name, price),
-    )
+    dearest = {"dearest_input": max(price.input, dearest_input), "dearest_output": max(price.output, dearest_output)}
+    return Matched(price=price, model=name, tier=tier, provenance=_provenance(name, price, tier), **dearest)
 
 
 def _bill(price: Price, usage: Usage) -> Decimal | None:
-    """Return the USD of `usage`, or None where it holds audio that has no price."""
-    if (usage.audio_input and price.audio_input is None) or (usage.audio_output and price.audio_output is None):
+    """Return the USD of `usage`, or None where it holds audio or searches that have no price."""
+    fees = _fees(price, usage)
+    if fees is None or (usage.audio_input and price.audio_input is None) or (usage.audio_output and price.audio_output is None):
         return None
     write_1h = min(usage.cache_write_1h, usage.cache_write)
     write = usage.cache_write - write_1h
@@ -327,14 +321,38 @@ def _bill(price: Price, usage: Usage) -> Decimal | None:
         (reasoning, _or(price.reasoning, price.output)),
         (usage.audio_output, _or(price.audio_output, price.output)),
     )
-    return price.per_request + sum((count * unit for count, unit in parts), ZERO).scaleb(-6)
+    return fees + sum((count * unit for count, unit in parts), ZERO).scaleb(-6)
+
+
+def _fees(price: Price, usage: Usage) -> Decimal | None:
+    """Return the USD of what is billed one by one, or None where a search has no price."""
+    total = price.per_request
+    for count, each in ((usage.web_searches, price.web_search), (usage.file_searches, price.file_search)):
+        if count and each is None:
+            return None
+        total += count * (each or ZERO)
+    return total
 
 
 def _or(own: Decimal | None, whole: Decimal) -> Decimal:
     return whole if own is None else own
 
 
-def _provenance(name: str, price: Price) -> dict[str, Any]:
-    units = {key: f"{value:f}" for key in _AMOUNTS if (value := getattr(price, key)) not in (None, ZERO) or key in ("input", "output")}
-    version = {"price_version": price.version} if price.version else {}
-    return {"price_source": price.source, **version, "price_model": name, "usd_per_mtok": units}
+def _provenance(name: str, price: Price, tier: str | None) -> dict[str, Any]:
+    units = {key: f"{value:f}" for key in PER_MTOK if (value := getattr(price, key)) is not None}
+    fee = {"per_request": f"{price.per_request:f}"} if price.per_request else {}
+    extra = {"price_version": price.version, "price_tier": tier, "usd_each": fee}
+    return {
+        "price_source": price.source,
+        "price_model": name,
+        "usd_per_mtok": units,
+        **{key: value for key, value in extra.items() if value},
+    }
+
+
+def _searched(price: Price, usage: Usage) -> dict[str, Any]:
+    """Return the prices of what is billed one by one, where a call searched."""
+    if not (usage.web_searches or usage.file_searches):
+        return {}
+    made = {"per_request": True, "web_search": usage.web_searches, "file_search": usage.file_searches}
+    return {"usd_each": {key: f"{value:f}" for key in FEES if made[key] and (value := getattr(price, key))}}

@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 from agent_graph.decisions.usage import Usage, read_usage
 from agent_graph.errors import ContractError
 
-__all__ = ["Call", "Reply", "Usage", "read_reply", "read_usage"]
+__all__ = ["Call", "Reply", "Usage", "read_cost", "read_reply", "read_usage"]
 
 UNNAMED: Final = "unnamed_tool"
 """The name of a call that names no tool: APIs refuse a history with an empty one."""
@@ -93,7 +93,7 @@ def read_reply(message: Any, *, tool_names: Collection[str], step: int, json_con
         calls=_unique(tuple(_call(entry) for entry in entries), step),
         usage=read_usage(usage),
         model=_text(metadata, _MODELS),
-        cost_usd=_cost(metadata, usage),
+        cost_usd=read_cost(metadata, usage),
         finish_reason=_finish(metadata),
     )
 
@@ -220,9 +220,14 @@ def _usage(metadata: Mapping[str, Any]) -> object:
     return metadata if usage is None and any(key in metadata for key in _BARE_USAGE) else usage
 
 
-def _cost(metadata: Mapping[str, Any], usage: object) -> Decimal | None:
-    sources = (metadata, usage) if isinstance(usage, Mapping) else (metadata,)  # OpenRouter tells it inside the usage
-    return next((cost for source in sources for key in _COSTS if (cost := _usd(source.get(key))) is not None), None)
+def read_cost(*sources: object) -> Decimal | None:
+    """Return the USD that the first of `sources` tells which tells any: a finite number, zero or more. Never raises.
+
+    OpenRouter tells it beside or inside the usage, Perplexity as a table with a total.
+    """
+    tables = [source for source in sources if isinstance(source, Mapping)]
+    tables += [table for source in tables if isinstance(table := source.get("cost"), Mapping)]
+    return next((cost for table in tables for key in _COSTS if (cost := _usd(table.get(key))) is not None), None)
 
 
 def _usd(value: object) -> Decimal | None:

@@ -1,8 +1,8 @@
 """What one model call used, read from the layouts in which providers report it.
 
 The layouts differ in names, and in what is inside of what. Here every part is *inside* its whole: cached, written and audio input
-inside `input_tokens`; reasoning and audio output inside `output_tokens`. Anthropic counts its cache beside its input, Gemini and
-Grok their reasoning beside their output: both are added in. Where a report contradicts itself, the larger figure holds, so that
+inside `input_tokens`; reasoning and audio output inside `output_tokens`. Anthropic counts its cache beside its input; Gemini, Grok
+and Perplexity their reasoning beside their output: both are added in. Where a report contradicts itself, the larger figure holds, so that
 money is never under-counted; a report of nothing but zeros is unknown, not free.
 
 Sources (read November 2026): OpenAI's `CompletionUsage` and `ResponseUsage` (openai 3.54), langchain-core's `UsageMetadata` (1.7),
@@ -40,6 +40,10 @@ class Usage:
     """Of the input."""
     audio_output: int = 0
     """Of the output."""
+    web_searches: int = 0
+    """Searches that the provider made for the reply and bills one by one."""
+    file_searches: int = 0
+    """The same in the caller's stored files."""
     total_only: bool = False
     """Only a total was reported. It all stands as output, the dearer side; who has counted the input may move that part."""
     contradiction: str = field(default="", compare=False)
@@ -59,6 +63,8 @@ _WRITE_5M: Final = ("ephemeral_5m_input_tokens",)
 _WRITE_1H: Final = ("ephemeral_1h_input_tokens",)
 _THOUGHTS: Final = ("thoughts_token_count", "thoughtsTokenCount")
 _REASONING: Final = ("reasoning", "reasoning_tokens", "thinking_tokens")
+_SEARCHES: Final = ("web_search_requests", "num_search_queries", "web_searches")
+_FILE_SEARCHES: Final = ("file_search_requests", "file_searches")
 _AUDIO: Final = ("audio", "audio_tokens")
 _TIERS: Final = ("priority_", "flex_")
 
@@ -82,13 +88,14 @@ def _with_details(table: Mapping[str, Any]) -> Usage | None:
     thoughts = _first((table,), _THOUGHTS)
     audio_in, audio_out = _first((inner,), _AUDIO), _first((outer,), _AUDIO)
     reasoning = max(_first((outer, table), _REASONING), thoughts)
-    told_input = max(_first((table,), _INPUT) + beside, read + written, audio_in)
-    told_output = max(_first((table,), _OUTPUT) + thoughts, audio_out)
+    plain_input, plain_output = _first((table,), _INPUT) + beside, _first((table,), _OUTPUT) + thoughts
+    beside_output = reasoning if reasoning > plain_output else 0  # it cannot be inside: Perplexity counts it beside
+    told_input, told_output = max(plain_input, read + written, audio_in), max(plain_output + beside_output, audio_out)
     total = _first((table,), _TOTAL)
+    searches = (table, *_nested(table, "server_tool_use"))
     if not (told_input or told_output or total):
         return None
     output = max(told_output, total - told_input)
-    plain_input, plain_output = _first((table,), _INPUT) + beside, _first((table,), _OUTPUT) + thoughts
     return Usage(
         input_tokens=told_input,
         output_tokens=output,
@@ -99,8 +106,14 @@ def _with_details(table: Mapping[str, Any]) -> Usage | None:
         reasoning=min(reasoning, output),
         audio_input=audio_in,
         audio_output=audio_out,
+        web_searches=_first(searches, _SEARCHES),
+        file_searches=_first(searches, _FILE_SEARCHES),
         total_only=not (told_input or told_output),
-        contradiction=_contradiction((read + written, "cached", plain_input, "input"), (reasoning, "reasoning", plain_output, "output")),
+        contradiction=_contradiction(
+            (read + written, "cached", plain_input, "input"),
+            (audio_in, "audio", plain_input, "input"),
+            (audio_out, "audio", plain_output, "output"),
+        ),
     )
 
 

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.messages import AIMessage, BaseMessage, message_chunk_to_message
 
 from agent_graph.decisions.budget import Admission, Estimate, Land, Normal, Refuse, admit
-from agent_graph.decisions.replies import Usage, read_usage
 from agent_graph.decisions.retry import Breaker, RetryBudget, classify, next_delay
 from agent_graph.errors import AgentGraphError, ContractError, LLMError, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.account import usd
+from agent_graph.runtime.billing import CostTeller, bill, told_callbacks
 from agent_graph.runtime.ledger import Reserved
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
     from agent_graph.decisions.pricing import PriceBook
     from agent_graph.decisions.retry import Failure
-    from agent_graph.ports import LLMBackend
+    from agent_graph.runtime.billing import Bill
+    from agent_graph.runtime.candidate import Candidate
     from agent_graph.runtime.turn import Turn
 
 __all__ = [
-    "Candidate",
     "Circuit",
     "Governor",
     "ModelCall",
@@ -80,41 +80,6 @@ class ModelOverflow(AgentGraphError):
 
 class ModelsFailed(AgentGraphError):
     """Every candidate failed; the last error is the cause."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One model that may be asked."""
-
-    source: Callable[[], BaseChatModel]
-    """Returns the client of the running event loop."""
-    close: Callable[[], Awaitable[None]] | None = None
-    """Closes the connections that were made for it; None where nothing was."""
-    name: str
-    """As the price table and the ledger know it."""
-    tools: Sequence[Any]
-    """What it is bound to: the specification's dicts or LangChain tools."""
-    provider: str | None = None
-    base_url: str | None = None
-    backend: LLMBackend | None = None
-    """The specification's backend behind it, which takes no output cap and tells its cost only afterwards; None for a LangChain model."""
-    max_output_tokens: int | None = None
-    """The model's own cap of one reply."""
-    window: int | None = None
-    """Its context window in tokens."""
-    reasoning: bool = False
-    """Whether it thinks inside its output."""
-    cap_parameter: str = "max_tokens"
-    """What its client calls the output cap."""
-    tells_end: bool = False
-    """Whether a stream of its says why it ended (OpenAI's protocol does), so that one that does not was cut off."""
-
-    @property
-    def breaker_key(self) -> tuple[str, str]:
-        """Who shares its circuit breaker: everybody who asks the same server for the same model; an unnamed object only itself."""
-        if self.backend is not None:
-            return (f"object-{id(self.backend)}", self.name)
-        return (self.base_url or self.provider or f"object-{id(self.source)}", self.name)
 
 
 @dataclass(slots=True)
@@ -174,14 +139,14 @@ class Governor:
         if candidate.backend is not None:
             return Estimate(input_tokens=max(input_tokens, sums.largest_tokens), output_tokens=0, cost_usd=usd(sums.dearest_nusd))
         cap = min((cap for cap in (self.cap_of(candidate), most) if cap is not None), default=0)
-        worst = self.prices.worst_case(candidate.name, input_tokens, cap, provider=candidate.provider, base_url=candidate.base_url)
+        worst = self.prices.worst_case(candidate.name, input_tokens, cap, **candidate.priced_at)
         return Estimate(input_tokens=input_tokens, output_tokens=cap, cost_usd=worst if worst is not None else usd(sums.dearest_nusd))
 
     def output_price_usd(self, candidate: Candidate, input_tokens: int) -> Decimal | None:
         """Return USD of one output token at this size, or None where tokens cost nothing that is known."""
         if candidate.backend is not None:
             return None
-        return self.prices.output_price(candidate.name, input_tokens, provider=candidate.provider, base_url=candidate.base_url)
+        return self.prices.output_price(candidate.name, input_tokens, **candidate.priced_at)
 
     async def aclose(self) -> None:
         """Close the connections that were made for this agent; the next call would open new ones."""
@@ -245,48 +210,23 @@ class Governor:
 
     # -- the bill ---------------------------------------------------------------------------------------------------------------
 
-    def bill(self, turn: Turn, candidate: Candidate, reply: AIMessage, input_tokens: int) -> tuple[Decimal, int, dict[str, Any]]:
-        """Return what `reply` cost: USD, tokens, and where the figures come from.
+    def bill(self, turn: Turn, candidate: Candidate, reply: AIMessage, input_tokens: int) -> Bill:
+        """Return what `reply` cost."""
+        return bill(self.prices, candidate, reply, input_tokens=input_tokens, count_text=turn.agent.count_text)
 
-        The provider's own figure wins; then the price of the model that the reply names; then of the one that was asked for. A
-        reply without usage is estimated and marked, never zero; a model without a price costs 0 and is said to be unpriced.
-        """
-        usage = turn.last_usage = usage_of(reply)
-        estimated = usage is None
-        if usage is None:
-            output = turn.agent.count_text(reply.text)
-            usage = Usage(input_tokens=input_tokens, output_tokens=output, total_tokens=input_tokens + output)
-        model = str(reply.response_metadata.get("model_name") or candidate.name)
-        facts: dict[str, Any] = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "model": model}
-        if usage.contradiction:
-            facts["contradiction"] = usage.contradiction
-        facts |= {name: value for name in ("cache_read", "cache_write", "cache_write_1h", "reasoning") if (value := getattr(usage, name))}
-        if estimated:
-            facts["estimated"] = True
-        reported = reply.response_metadata.get("cost_usd")
-        if reported is not None:
-            return Decimal(str(reported)), usage.total_tokens, facts | {"price_source": "reported by the provider"}
-        for name in dict.fromkeys((model, candidate.name)):
-            priced = self.prices.cost(usage, name, provider=candidate.provider, base_url=candidate.base_url)
-            if priced is not None:
-                return priced.cost_usd, usage.total_tokens, facts | dict(priced.provenance)
-        self._say_unpriced(model)
-        return Decimal(0), usage.total_tokens, facts | {"unpriced": True}
+    def settle(self, turn: Turn, entry: int, bill: Bill, *, used: bool, step: int = 0) -> bool:
+        """Book `bill`; return whether what was reserved for it covers it. `used` says that the reply became a step."""
+        turn.last_usage = bill.told
+        if bill.facts.get("unpriced") is True:
+            self._say_unpriced(bill.model)
+        for warning in bill.warnings:
+            turn.warn(warning, step=step)
+        return turn.settle(entry, cost_usd=bill.cost_usd, tokens=bill.tokens, usage=bill.facts, model=bill.model, used=used)
 
     def _say_unpriced(self, model: str) -> None:
         if model not in self._unpriced:
             self._unpriced.add(model)
             logger.info("model %r has no price: its calls are counted in tokens, not in USD", model)
-
-
-def usage_of(reply: AIMessage) -> Usage | None:
-    """Return the usage of a reply, with what langchain's usage_metadata lacks read from the raw response."""
-    raw = reply.response_metadata.get("token_usage") or reply.response_metadata.get("usage")
-    told = read_usage(raw) if isinstance(raw, dict) else None
-    usage = read_usage(reply.usage_metadata) if reply.usage_metadata else None
-    if usage is not None and told is not None and told.cache_write > usage.cache_write:
-        usage = replace(usage, cache_write=told.cache_write, cache_write_1h=told.cache_write_1h)
-    return usage or told
 
 
 def _has_end(about: Mapping[str, Any]) -> bool:
@@ -504,8 +444,9 @@ class ModelCall:
             turn.unbilled(entry, "the call was not made")
             raise
         failpoint("model.before_call")
+        teller = CostTeller(lambda reply: self._governor.bill(turn, candidate, reply, self._input_tokens))
         try:
-            reply = await self._within_time(candidate, reserved.admission.max_output_tokens)
+            reply = await self._within_time(candidate, reserved.admission.max_output_tokens, teller)
         except asyncio.CancelledError:
             turn.unsettle(entry, "cancelled")
             raise
@@ -513,25 +454,19 @@ class ModelCall:
             self._close(entry, candidate, error)
             raise
         failpoint("model.after_call")
-        self._settle(entry, candidate, reply, reserved.admission)
+        self._settle(entry, candidate, teller.bill or self._governor.bill(turn, candidate, reply, self._input_tokens), reserved.admission)
         failpoint("model.settle_queued")
         return reply
 
-    def _settle(self, entry: int, candidate: Candidate, reply: AIMessage, admission: Normal) -> None:
-        turn = self._turn
-        cost, tokens, facts = self._governor.bill(turn, candidate, reply, self._input_tokens)
-        cap = admission.max_output_tokens
-        over = bool(cap) and facts["output_tokens"] > cap
+    def _settle(self, entry: int, candidate: Candidate, bill: Bill, admission: Normal) -> None:
+        cap, output = admission.max_output_tokens, bill.facts["output_tokens"]
+        over = bool(cap) and output > cap
         if over:
-            facts["over_cap"] = cap
-        if "contradiction" in facts:
-            self._warn(
-                f"{candidate.name} reported usage that contradicts itself ({facts['contradiction']}); the larger figures were booked."
-            )
-        covered = turn.settle(entry, cost_usd=cost, tokens=tokens, usage=facts, model=facts["model"], used=self._kind == "step")
+            bill = replace(bill, facts=bill.facts | {"over_cap": cap})
+        covered = self._governor.settle(self._turn, entry, bill, used=self._kind == "step", step=self._step)
         if over or (cap and not covered and admission.call is not None and admission.call.cost_usd):
             self._governor.ceiling_breaches += 1
-            what = f"{facts['output_tokens']} tokens came where {cap} were the cap" if over else "its input was larger than it was counted"
+            what = f"{output} tokens came where {cap} were the cap" if over else "its input was larger than it was counted"
             self._warn(f"{candidate.name} cost more than was reserved for it: {what}. It is booked in full, and may pass the limit.")
 
     def _close(self, entry: int, candidate: Candidate, error: Exception) -> None:
@@ -544,14 +479,14 @@ class ModelCall:
     def _time_left_s(self) -> float | None:
         return self._turn.time_left_s if self._landing else self._turn.work_time_s
 
-    async def _within_time(self, candidate: Candidate, cap: int | None) -> AIMessage:
+    async def _within_time(self, candidate: Candidate, cap: int | None, teller: CostTeller) -> AIMessage:
         left = self._time_left_s()
         if left is not None and left <= 0:
             raise self._out_of_time()
         scope = asyncio.timeout(left)
         try:
             async with scope:
-                reply = await self._invoke(candidate, cap)
+                reply = await self._invoke(candidate, cap, teller)
         except TimeoutError:
             if scope.expired():
                 raise self._out_of_time() from None
@@ -566,9 +501,9 @@ class ModelCall:
             return TimeIsUp(self._turn.time_is_up())
         return TimeToLand(f"timeout_s: {left:.2f} s are left, which are kept for a landing")
 
-    async def _invoke(self, candidate: Candidate, cap: int | None) -> Any:
+    async def _invoke(self, candidate: Candidate, cap: int | None, teller: CostTeller) -> Any:
         runnable = self._governor.bound(candidate, tools=self._tools)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"config": {"callbacks": told_callbacks(teller)}}
         if cap and candidate.backend is None:
             options[candidate.cap_parameter] = cap
         if candidate.backend is not None:

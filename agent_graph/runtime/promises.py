@@ -60,7 +60,7 @@ def _money_of(agent: Any, candidate: Any) -> Promise:
     if candidate.backend is not None:
         text = "tells its cost only after a call: max_cost_usd may be passed by one call."
         return Promise("money", "best effort", f"{candidate.name} {text}")
-    price = agent.governor.prices.price_of(candidate.name, provider=candidate.provider, base_url=candidate.base_url)
+    price = agent.governor.prices.price_of(candidate.name, **candidate.priced_at)
     if price is None:
         return Promise(
             "money", "no", f"{candidate.name} is unpriced: it counts as 0 USD, so max_cost_usd does not limit it; max_tokens does."

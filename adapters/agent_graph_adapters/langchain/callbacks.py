@@ -26,7 +26,7 @@ from typing_extensions import override
 from agent_graph.decisions.plain import dumps, plain
 from agent_graph.decisions.pricing import PriceBook
 from agent_graph.errors import ConfigError, describe
-from agent_graph.runtime.governor import usage_of
+from agent_graph.runtime.billing import usage_of
 from agent_graph.runtime.recorder import Recorder
 from agent_graph.types import AgentRun, ToolCall
 

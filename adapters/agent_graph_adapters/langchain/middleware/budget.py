@@ -251,9 +251,9 @@ class _Call:
         if reply is None:
             self.turn.unbilled(entry, "no model was called")
             return
-        cost, tokens, facts = self.governor.bill(self.turn, self.candidate, reply, self.input_tokens)
-        usage = self.turn.last_usage
-        self.turn.settle(entry, cost_usd=cost, tokens=tokens, usage=facts, model=facts["model"], used=self.purpose is None)
+        bill = self.governor.bill(self.turn, self.candidate, reply, self.input_tokens)
+        usage = bill.told
+        self.governor.settle(self.turn, entry, bill, used=self.purpose is None)
         if self.purpose is None and usage is not None and usage.input_tokens > 0:
             self.turn.anchor = Anchor(real=usage.input_tokens, estimated=self.estimated)
 

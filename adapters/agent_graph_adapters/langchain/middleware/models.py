@@ -15,8 +15,9 @@ from agent_graph.decisions.pricing import PriceBook
 from agent_graph.decisions.tokens import estimate_json
 from agent_graph.errors import ConfigError
 from agent_graph.messages import Conversion
+from agent_graph.runtime.candidate import Candidate
 from agent_graph.runtime.counter import Counter
-from agent_graph.runtime.governor import Candidate, Governor
+from agent_graph.runtime.governor import Governor
 from agent_graph.types import Message
 from agent_graph_adapters.langchain.chat_model import BackendChatModel
 from agent_graph_adapters.models import candidate_of, choose, insist_on_price

@@ -1,0 +1,184 @@
+"""What a reply cost, by what it says of itself; and telling it to whoever traces the call.
+
+How it works
+    What a reply used stands in `usage_metadata`, LangChain's one layout for all providers; what that lacks is read from the raw
+    usage beside it, and from the content (OpenAI's responses bill each search that stands there). Who sets the cost, in this order:
+    the provider, where the reply tells a cost in USD; the price book, at the model and the service tier that the reply names; the
+    price book, at the model that was asked for.
+
+    One figure for the account and the trace: while the model's run is still open, `CostTeller` writes the cost into
+    `usage_metadata["total_cost"]`, where LangSmith and other tracers look for it, and the governor settles that very bill.
+
+What must stay true
+    1. A reply without usage is estimated and marked so, never zero.
+    2. A model without a price costs 0 and is said to be unpriced. Where only a part has no price (audio, a search), the rest is
+       billed, and a warning says that the sum is too low.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables.config import ensure_config
+
+from agent_graph.decisions.replies import read_cost
+from agent_graph.decisions.usage import Usage, read_usage
+
+if TYPE_CHECKING:
+    from agent_graph.decisions.pricing import PriceBook
+    from agent_graph.runtime.candidate import Candidate
+
+__all__ = ["Bill", "CostTeller", "bill", "told_callbacks", "usage_of"]
+
+_PARTS = ("cache_read", "cache_write", "cache_write_1h", "reasoning", "audio_input", "audio_output", "web_searches", "file_searches")
+_UNPRICED_PARTS = ("audio_input", "audio_output", "web_searches", "file_searches")
+_NONE_OF_THEM: dict[str, Any] = dict.fromkeys(_UNPRICED_PARTS, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """One reply's cost."""
+
+    cost_usd: Decimal
+    """Exact; 0 for a model without a price."""
+    tokens: int
+    model: str
+    """That the reply names, else that was asked for."""
+    facts: dict[str, Any]
+    """Plain JSON for the ledger: tokens of each kind, unit prices, their source."""
+    told: Usage | None = None
+    """The usage, where the reply told it."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the figures."""
+
+
+def bill(prices: PriceBook, candidate: Candidate, reply: AIMessage, *, input_tokens: int, count_text: Callable[[str], int]) -> Bill:
+    """Return what `reply` cost.
+
+    Args:
+        prices: where unit prices come from.
+        candidate: the model that was asked.
+        reply: what it said.
+        input_tokens: our count of the input, for a reply that tells no usage.
+        count_text: counts the output then.
+    """
+    about = reply.response_metadata
+    told = usage_of(reply)
+    usage = told or _estimated(reply, input_tokens, count_text)
+    model = str(about.get("model_name") or about.get("model") or candidate.name)
+    parts = {name: value for name in _PARTS if (value := getattr(usage, name))}
+    facts: dict[str, Any] = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "model": model, **parts}
+    if told is None:
+        facts["estimated"] = True
+    warnings: tuple[str, ...] = ()
+    if usage.contradiction:
+        facts["contradiction"] = usage.contradiction
+        text = f"{model} reported usage that contradicts itself ({usage.contradiction}); the larger figures were booked."
+        warnings = (text,)
+    whole = Bill(cost_usd=Decimal(0), tokens=usage.total_tokens, model=model, facts=facts, told=told, warnings=warnings)
+    reported = read_cost(about, _raw(about))
+    if reported is not None:
+        return replace(whole, cost_usd=reported, facts=facts | {"price_source": "reported by the provider"})
+    return _priced(prices, candidate, whole, usage, about.get("service_tier"))
+
+
+def _priced(prices: PriceBook, candidate: Candidate, whole: Bill, usage: Usage, tier: object) -> Bill:
+    where: dict[str, Any] = {"asked": candidate.name, "provider": candidate.provider, "base_url": candidate.base_url}
+    where["tier"] = tier if isinstance(tier, str) else None
+    priced = prices.cost(usage, whole.model, **where)
+    if priced is not None:
+        return replace(whole, cost_usd=priced.cost_usd, facts=whole.facts | priced.provenance)
+    without = [name for name in _UNPRICED_PARTS if getattr(usage, name)]
+    rest = prices.cost(replace(usage, **_NONE_OF_THEM), whole.model, **where) if without else None
+    if rest is None:
+        return replace(whole, facts=whole.facts | {"unpriced": True})
+    text = f"{whole.model}: no price is known for {', '.join(without)}, so the cost is too low (audio counts as text). Give it in prices=."
+    return replace(
+        whole, cost_usd=rest.cost_usd, facts=whole.facts | rest.provenance | {"unpriced": without}, warnings=(*whole.warnings, text)
+    )
+
+
+def usage_of(reply: AIMessage) -> Usage | None:
+    """Return the usage that a reply tells, with what LangChain's `usage_metadata` lacks; None where it tells none."""
+    raw = read_usage(_raw(reply.response_metadata))
+    usage = read_usage(reply.usage_metadata)
+    if usage is not None and raw is not None and raw.input_tokens == usage.input_tokens:
+        more: dict[str, Any] = {name: max(getattr(usage, name), getattr(raw, name)) for name in _PARTS if name != "reasoning"}
+        usage = replace(usage, **more)
+    usage = usage or raw
+    return None if usage is None else _with_searches(usage, reply)
+
+
+def _with_searches(usage: Usage, reply: AIMessage) -> Usage:
+    """Count the searches: as they are told beside the usage (Perplexity), or stand in the content (OpenAI, Anthropic streamed)."""
+    told = reply.response_metadata.get("num_search_queries")
+    web = int(told) if isinstance(told, int) and told > 0 else 0
+    file = 0
+    for block in reply.content if isinstance(reply.content, list) else ():
+        if isinstance(block, dict):
+            web += _is_web_search(block)
+            file += block.get("type") == "file_search_call"
+    return replace(usage, web_searches=max(usage.web_searches, web), file_searches=max(usage.file_searches, file))
+
+
+def _is_web_search(block: Mapping[str, Any]) -> bool:
+    if block.get("type") == "web_search_call":
+        action = block.get("action")
+        return not isinstance(action, Mapping) or action.get("type", "search") == "search"  # to open a page that was found is free
+    return block.get("type") == "server_tool_use" and block.get("name") == "web_search"
+
+
+def _raw(about: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    raw = about.get("token_usage") or about.get("usage")
+    return raw if isinstance(raw, Mapping) else None
+
+
+def _estimated(reply: AIMessage, input_tokens: int, count_text: Callable[[str], int]) -> Usage:
+    output = count_text(reply.text) + sum(count_text(f"{call['name']}{call['args']}") for call in reply.tool_calls)
+    return Usage(input_tokens=input_tokens, output_tokens=output, total_tokens=input_tokens + output)
+
+
+# -- the trace -----------------------------------------------------------------------------------------------------------------
+
+
+class CostTeller(BaseCallbackHandler):
+    """Writes the cost of one model run into its reply before anybody records it."""
+
+    run_inline = True  # before the handlers that record, which are called afterwards or at the same time
+
+    def __init__(self, billed: Callable[[AIMessage], Bill]) -> None:
+        self._billed = billed
+        self.bill: Bill | None = None
+        """Made at the end of the run; None while it is open."""
+
+    @property
+    def ignore_chat_model(self) -> bool:
+        """No start of a run: the whole conversation would be written out as one text for it."""
+        return True
+
+    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+        """Make the bill and write it down."""
+        generation = response.generations[0][0] if response.generations and response.generations[0] else None
+        if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
+            return
+        message = generation.message
+        self.bill = self._billed(message)
+        if "unpriced" in self.bill.facts and not self.bill.cost_usd:
+            return
+        usage: Any = message.usage_metadata or {key: self.bill.facts[key] for key in ("input_tokens", "output_tokens")}
+        usage = {"total_tokens": self.bill.tokens, **usage, "total_cost": float(self.bill.cost_usd)}
+        message.usage_metadata = usage
+
+
+def told_callbacks(teller: CostTeller) -> BaseCallbackManager:
+    """Return the running task's callbacks with `teller` before them: for its next model run, not for what that calls in turn."""
+    callbacks = ensure_config().get("callbacks")
+    told = callbacks.copy() if isinstance(callbacks, BaseCallbackManager) else AsyncCallbackManager.configure(callbacks)
+    told.handlers.insert(0, teller)
+    return told
