@@ -62,11 +62,13 @@ def repaired(items: Sequence[T], views: Sequence[View], make_answer: Callable[[i
     found = repairs(views)
     if not found:
         return list(items)
-    elsewhere = {(place, call_id): at for place, call_id, at in reversed(found.moved)}
+    elsewhere: dict[tuple[int, str], list[int]] = {}
+    for place, call_id, at in found.moved:
+        elsewhere.setdefault((place, call_id), []).append(at)
     late: dict[int, list[T]] = {}
     for place, call_id in found.missing:
-        at = elsewhere.pop((place, call_id), None)
-        late.setdefault(place, []).append(make_answer(place, call_id) if at is None else items[at])
+        answers = elsewhere.get((place, call_id))
+        late.setdefault(place, []).append(items[answers.pop(0)] if answers else make_answer(place, call_id))
     dropped = set(found.drop)
     result: list[T] = []
     waiting: list[T] = []

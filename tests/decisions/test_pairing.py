@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent_graph.decisions.pairing import Repairs, View, repaired, repairs, safe_cuts
@@ -133,6 +133,7 @@ def test_any_list_becomes_valid_and_twice_changes_nothing(views: list[View]) -> 
 
 
 @settings(deadline=None)
+@example([asks("c", "c"), USER, told("c"), told("c")])
 @given(VIEWS)
 def test_no_answer_to_a_call_before_it_is_lost_and_nothing_else_is_moved(views: list[View]) -> None:
     items = list(range(len(views)))
