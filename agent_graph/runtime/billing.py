@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, BaseCallbackManager
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables.config import ensure_config
@@ -155,7 +155,7 @@ class CostTeller(BaseCallbackHandler):
     def __init__(self, billed: Callable[[AIMessage], Bill]) -> None:
         self._billed = billed
         self.bill: Bill | None = None
-        """Made at the end of the run; None while it is open."""
+        """Made at the end of the run; None while it is open, and where nobody listens."""
 
     @property
     def ignore_chat_model(self) -> bool:
@@ -176,9 +176,14 @@ class CostTeller(BaseCallbackHandler):
         message.usage_metadata = usage
 
 
-def told_callbacks(teller: CostTeller) -> BaseCallbackManager:
-    """Return the running task's callbacks with `teller` before them: for its next model run, not for what that calls in turn."""
+def told_callbacks(teller: CostTeller) -> BaseCallbackManager | None:
+    """Return the running task's callbacks with `teller` before them: for its next model run, not for what that calls in turn.
+
+    None where nobody listens: a handler would cost each call some tenths of a millisecond.
+    """
     callbacks = ensure_config().get("callbacks")
-    told = callbacks.copy() if isinstance(callbacks, BaseCallbackManager) else AsyncCallbackManager.configure(callbacks)
+    if not isinstance(callbacks, BaseCallbackManager) or not callbacks.handlers:
+        return None
+    told = callbacks.copy()
     told.handlers.insert(0, teller)
     return told

@@ -503,7 +503,8 @@ class ModelCall:
 
     async def _invoke(self, candidate: Candidate, cap: int | None, teller: CostTeller) -> Any:
         runnable = self._governor.bound(candidate, tools=self._tools)
-        options: dict[str, Any] = {"config": {"callbacks": told_callbacks(teller)}}
+        callbacks = told_callbacks(teller)
+        options: dict[str, Any] = {} if callbacks is None else {"config": {"callbacks": callbacks}}
         if cap and candidate.backend is None:
             options[candidate.cap_parameter] = cap
         if candidate.backend is not None:

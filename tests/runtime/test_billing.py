@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage
-from langchain_core.tracers.context import collect_runs
+from langchain_core.tracers import BaseTracer
+from langchain_core.tracers.context import register_configure_hook
 from langchain_core.tracers.schemas import Run
 
 from agent_graph import AgentRun, ProductionAgent, RunFinished, create_production_agent
@@ -261,25 +263,34 @@ def look() -> str:
     return "seen"
 
 
-def model_runs(run: Run) -> list[Run]:
-    below = [found for child in run.child_runs for found in model_runs(child)]
-    return [run, *below] if run.run_type in ("llm", "chat_model") else below
+class Recorder(BaseTracer):
+    """Has the usage of each model run as a tracer finds it when the run ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.usages: list[Any] = []
+
+    def _on_llm_end(self, run: Run) -> None:
+        assert run.outputs is not None
+        self.usages.append(run.outputs["generations"][0][0]["message"]["kwargs"]["usage_metadata"])
+
+    def _persist_run(self, run: Run) -> None:
+        """Nothing is sent."""
 
 
-def usage_in_trace(run: Run) -> Any:
-    assert run.outputs is not None
-    return run.outputs["generations"][0][0]["message"]["kwargs"]["usage_metadata"]
+recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+register_configure_hook(recorder, inheritable=True)  # as LangChain's own get_usage_metadata_callback listens
 
 
 async def traced(agent: ProductionAgent, *, streamed: bool) -> tuple[AgentRun, list[Any]]:
     """Return the account of a turn, and the usage of each model run as a tracer has it."""
-    with collect_runs() as collector:
-        if streamed:
-            run = [event.run async for event in agent.stream("Hi") if isinstance(event, RunFinished)][-1]
-        else:
-            run = await agent.run("Hi")
+    recorder.set(listening := Recorder())
+    if streamed:
+        run = [event.run async for event in agent.stream("Hi") if isinstance(event, RunFinished)][-1]
+    else:
+        run = await agent.run("Hi")
     assert (run.status, run.error) == ("complete", None)
-    return run, [usage_in_trace(found) for root in collector.traced_runs for found in model_runs(root)]
+    return run, listening.usages
 
 
 @pytest.mark.parametrize("streamed", [False, True])
