@@ -27,8 +27,8 @@ from agent_graph.decisions.compression import Plan, assemble, limit_of, needed, 
 from agent_graph.decisions.retry import classify
 from agent_graph.errors import AgentGraphError, ConfigError, LimitReached, describe
 from agent_graph.messages import Conversion, ensure_id
+from agent_graph.runtime.candidate import Candidate
 from agent_graph.runtime.counter import Counter
-from agent_graph.runtime.governor import Candidate
 from agent_graph.types import Message
 from agent_graph_adapters.langchain.middleware.both_ways import as_async, run_through
 from agent_graph_adapters.langchain.middleware.models import Models, definitions_tokens
