@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agent_graph.errors import (
         AgentGraphError,
         BackendError,
+        Blocked,
         ConfigError,
         ContractError,
         LeaseLost,
@@ -75,6 +76,7 @@ __all__ = [
     "Ask",
     "BackendError",
     "Block",
+    "Blocked",
     "Budget",
     "ConfigError",
     "ContractError",
@@ -130,7 +132,7 @@ _HOMES = {
     "agent_graph.agent": "ProductionAgent create_production_agent",
     "agent_graph.config": "AgentConfig Budget",
     "agent_graph.context": "idempotency_key",
-    "agent_graph.errors": "AgentGraphError BackendError ConfigError ContractError LLMError LeaseLost LimitReached NoAnswer"
+    "agent_graph.errors": "AgentGraphError BackendError Blocked ConfigError ContractError LLMError LeaseLost LimitReached NoAnswer"
     " NotDurable OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound"
     " ToolTimeout",
     "agent_graph.events": "Event GuardrailVerdict RunFinished RunStarted StepFinished TextDelta ToolFinished ToolStarted",

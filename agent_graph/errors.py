@@ -12,6 +12,7 @@ AgentGraphError
 │     ├─ ToolNotExecuted        the tool's own word: nothing happened, safe to retry
 │     └─ OutcomeUnknown         the call was started and its end is not known
 ├─ ContractError(TypeError)     a backend broke its port: which method, what was due
+├─ Blocked                      a guardrail lets something go no further, where that is no result: in middleware; .rail names it
 ├─ LimitReached                 a limit ended what was asked for, where that is no result: in middleware; .key names it
 ├─ RunError                     .run_id
 │  ├─ RunNotFound
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AgentGraphError",
     "BackendError",
+    "Blocked",
     "ConfigError",
     "ContractError",
     "LLMError",
@@ -118,6 +120,14 @@ class OutcomeUnknown(ToolError):
 
 class ContractError(AgentGraphError, TypeError):
     """A backend broke its port: it returned something else than its method owes."""
+
+
+class Blocked(AgentGraphError):
+    """A guardrail lets this go no further. Its reason says why."""
+
+    def __init__(self, message: str | None = None, *, rail: str = "") -> None:
+        super().__init__(message)
+        self.rail = rail
 
 
 class LimitReached(AgentGraphError):

@@ -18,7 +18,7 @@ from agent_graph.config import AgentConfig, Budget, validate_run_id
 from agent_graph.decisions.pricing import PriceBook
 from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ConfigError
-from agent_graph.guardrails import Guardrail, default_rails, for_tools
+from agent_graph.guardrails import Guardrail, beside_defaults, for_tools
 from agent_graph.guardrails.structured import FormatRail
 from agent_graph.runtime.candidate import Candidate
 
@@ -118,16 +118,10 @@ def _openai_tool(spec: ToolSpec) -> dict[str, Any]:
 
 def rails(given: Sequence[Guardrail], specs: Sequence[ToolSpec], answer: AnswerFormat | None = None) -> tuple[Guardrail, ...]:
     """Return the default rails and the given ones, and that of the answer's format; one that bears another's name takes its place."""
-    if not isinstance(given, Sequence):
-        raise ConfigError(f"guardrails: a list of guardrails is due, not {given!r}.")
-    for rail in given:
-        if not (isinstance(getattr(rail, "name", None), str) and callable(getattr(rail, "check", None))):
-            raise ConfigError(f"guardrails: {rail!r} is no guardrail: it needs a `name` and an async `check(stage, payload, run)`.")
-    own: dict[str, Guardrail] = {rail.name: rail for rail in given}
-    kept = [own.pop(rail.name, rail) for rail in default_rails()]
-    if answer is not None:
-        own.setdefault("response_format", FormatRail(format=answer))
-    return for_tools([*kept, *own.values()], specs)
+    kept = beside_defaults(given)
+    if answer is not None and all(rail.name != "response_format" for rail in kept):
+        kept.append(FormatRail(format=answer))
+    return for_tools(kept, specs)
 
 
 def budget(given: object) -> Budget | None:

@@ -6,7 +6,7 @@ Your own: an object with `name` and `check`, or an async function under `@guardr
 
 from __future__ import annotations
 
-from agent_graph.guardrails.defaults import CutReply, EmptyAnswer, SizeCaps, default_rails
+from agent_graph.guardrails.defaults import CutReply, EmptyAnswer, SizeCaps, beside_defaults, default_rails
 from agent_graph.guardrails.injection import InjectionHeuristics
 from agent_graph.guardrails.judging import Finding, FunctionRail, Judgement, for_tools, guardrail, judge, stages_of
 from agent_graph.guardrails.optional import AllowDeny, PiiRail, SecretsRail
@@ -34,6 +34,7 @@ __all__ = [
     "SizeCaps",
     "Stage",
     "Verdict",
+    "beside_defaults",
     "default_rails",
     "for_tools",
     "guardrail",

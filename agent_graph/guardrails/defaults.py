@@ -7,6 +7,7 @@ checked by the agent itself (`decisions.tools.check_args`), before any guardrail
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from agent_graph.errors import ConfigError
 from agent_graph.guardrails.verdicts import Allow, Block, Guardrail, Replace, Revise, Verdict
 from agent_graph.types import AgentRun
 
-__all__ = ["CutReply", "EmptyAnswer", "SizeCaps", "default_rails"]
+__all__ = ["CutReply", "EmptyAnswer", "SizeCaps", "beside_defaults", "default_rails"]
 
 _MARK = "\n[... cut: {left:,} of {all:,} characters left out]"
 _ALLOW = Allow()
@@ -40,6 +41,22 @@ def default_rails(
         max_result_chars=max_result_chars,
     )
     return (caps, CutReply(), EmptyAnswer())
+
+
+def beside_defaults(given: Sequence[Guardrail]) -> list[Guardrail]:
+    """Return the default guardrails and the given ones; one that bears a default one's name takes its place.
+
+    Raises:
+        ConfigError: something that is no guardrail.
+    """
+    if not isinstance(given, Sequence):
+        raise ConfigError(f"guardrails: a list of guardrails is due, not {given!r}.")
+    for rail in given:
+        if not (isinstance(getattr(rail, "name", None), str) and callable(getattr(rail, "check", None))):
+            raise ConfigError(f"guardrails: {rail!r} is no guardrail: it needs a `name` and an async `check(stage, payload, run)`.")
+    own = {rail.name: rail for rail in given}
+    kept = [own.pop(rail.name, rail) for rail in default_rails()]
+    return [*kept, *own.values()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agent_graph_adapters.langchain.history import as_chat_history, as_memory_backend
     from agent_graph_adapters.langchain.middleware.budget import BudgetMiddleware
     from agent_graph_adapters.langchain.middleware.compression import CompressionMiddleware
+    from agent_graph_adapters.langchain.middleware.guardrail import GuardrailMiddleware
     from agent_graph_adapters.langchain.middleware.journal import ToolJournalMiddleware
     from agent_graph_adapters.langchain.middleware.retry import RetryMiddleware
     from agent_graph_adapters.langchain.runnable import as_runnable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BudgetMiddleware",
     "CompressionMiddleware",
+    "GuardrailMiddleware",
     "RetryMiddleware",
     "ToolJournalMiddleware",
     "as_callback_handler",
@@ -49,6 +51,7 @@ _HOMES = {
     "agent_graph_adapters.langchain.history": "as_chat_history as_memory_backend",
     "agent_graph_adapters.langchain.middleware.budget": "BudgetMiddleware",
     "agent_graph_adapters.langchain.middleware.compression": "CompressionMiddleware",
+    "agent_graph_adapters.langchain.middleware.guardrail": "GuardrailMiddleware",
     "agent_graph_adapters.langchain.middleware.journal": "ToolJournalMiddleware",
     "agent_graph_adapters.langchain.middleware.retry": "RetryMiddleware",
     "agent_graph_adapters.langchain.runnable": "as_runnable",

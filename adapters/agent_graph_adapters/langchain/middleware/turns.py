@@ -38,7 +38,7 @@ from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.middleware.both_ways import Wait
 from agent_graph_adapters.langchain.middleware.names import Begun
 
-__all__ = ["NAMESPACE", "Hosted", "Turns", "begetting", "storage_of", "turns_in"]
+__all__ = ["NAMESPACE", "Hosted", "Nobody", "Turns", "begetting", "storage_of", "turns_in", "unstored"]
 
 NAMESPACE = "create_agent"
 """Of our rows in the storage. Not the default one: its claims would speak for the checkpoints of the same thread."""
@@ -111,7 +111,7 @@ class Presence:
         return not self.inside and (self._ended or time.monotonic() - self._left_at > IDLE_S)
 
 
-class _Nobody:
+class Nobody:
     """What a Turn asks of its agent, where it has none."""
 
     def __init__(self) -> None:
@@ -290,8 +290,14 @@ class _Staying(Presence):
         return False
 
 
-def _turn(row: TurnRow, fence: int, storage: Storage, parent: Turn | None) -> Turn:
-    turn = Turn(agent=_Nobody(), row=row, fence=fence, storage=storage, clock=SystemClock(), system="", parent=parent)
+def unstored(begun: Begun, agent: Any) -> Turn:
+    """Return a turn that is kept nowhere."""
+    row = TurnRow(key=TurnKey(NAMESPACE, begun.run_id, 1), agent=begun.agent, input=begun.input, status="running")
+    return _turn(row, 0, cast("Storage", _Unstored()), None, agent)
+
+
+def _turn(row: TurnRow, fence: int, storage: Storage, parent: Turn | None, agent: Any = None) -> Turn:
+    turn = Turn(agent=agent or Nobody(), row=row, fence=fence, storage=storage, clock=SystemClock(), system="", parent=parent)
     turn.limit(Limits())
     return turn
 
