@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from agent_graph.graph import build_graph
     from agent_graph.guardrails import Allow, Ask, Block, Guardrail, Replace, Revise, guardrail
     from agent_graph.ports import LLMBackend, MemoryBackend, ObservabilityBackend, ToolBackend
+    from agent_graph.resolutions import Approve, Done, Edit, NotDone, Reject, Respond, Unknown
     from agent_graph.storage.port import Storage
     from agent_graph.storage.sqlite import SqliteStorage
     from agent_graph.types import AgentRun, Message, MessageRole, ToolCall
@@ -73,6 +74,7 @@ __all__ = [
     "AgentGraphError",
     "AgentRun",
     "Allow",
+    "Approve",
     "Ask",
     "BackendError",
     "Block",
@@ -80,6 +82,8 @@ __all__ = [
     "Budget",
     "ConfigError",
     "ContractError",
+    "Done",
+    "Edit",
     "Event",
     "Guardrail",
     "GuardrailVerdict",
@@ -91,11 +95,14 @@ __all__ = [
     "Message",
     "MessageRole",
     "NoAnswer",
+    "NotDone",
     "NotDurable",
     "ObservabilityBackend",
     "OutcomeUnknown",
     "ProductionAgent",
+    "Reject",
     "Replace",
+    "Respond",
     "Revise",
     "RunConflict",
     "RunError",
@@ -116,6 +123,7 @@ __all__ = [
     "ToolNotFound",
     "ToolStarted",
     "ToolTimeout",
+    "Unknown",
     "as_chat_model",
     "as_llm_backend",
     "as_runnable",
@@ -139,6 +147,7 @@ _HOMES = {
     "agent_graph.graph": "build_graph",
     "agent_graph.guardrails": "Allow Ask Block Guardrail Replace Revise guardrail",
     "agent_graph.ports": "LLMBackend MemoryBackend ObservabilityBackend ToolBackend",
+    "agent_graph.resolutions": "Approve Done Edit NotDone Reject Respond Unknown",
     "agent_graph.storage.port": "Storage",
     "agent_graph.storage.sqlite": "SqliteStorage",
     "agent_graph.types": "AgentRun Message MessageRole ToolCall",

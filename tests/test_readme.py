@@ -109,6 +109,14 @@ def test_the_readme_s_table_holds_every_public_name() -> None:
     assert set(re.findall(r"`(\w+)`", section)) >= set(agent_graph.__all__)
 
 
+def test_the_page_on_configuration_holds_every_key_with_its_default() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", page, re.MULTILINE))
+    defaults = agent_graph.AgentConfig().as_dict()
+    shown = {key: re.sub(r"(?<=\d),(?=\d)|[`\"]", "", cell).split(",")[0] for key, cell in rows.items()}
+    assert shown == {key: f"{default:g}" if isinstance(default, float) else str(default) for key, default in defaults.items()}
+
+
 def links(page: Path) -> list[str]:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
