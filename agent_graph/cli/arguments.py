@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_show(commands)
     _add_delete(commands)
     _add_prune(commands)
+    _add_doctor(commands)
     _add_demo(commands)
     return parser
 
@@ -152,6 +153,11 @@ def _add_prune(commands: Any) -> None:
         help='such as "30d", "12h", "90min", "0s"; or a date (UTC), such as 2026-01-31',
     )
     _add_common_options(command)
+
+
+def _add_doctor(commands: Any) -> None:
+    command = commands.add_parser("doctor", help="see whether an agent could run here, and what would hold; asks no model")
+    _add_agent_options(command)
 
 
 def _add_demo(commands: Any) -> None:

@@ -33,7 +33,7 @@ from agent_graph.types import AgentRun
 if TYPE_CHECKING:
     from agent_graph.agent import ProductionAgent
 
-__all__ = ["resolve", "resume", "run"]
+__all__ = ["agent_of", "limits_line", "resolve", "resume", "run"]
 
 Events: TypeAlias = "Callable[[ProductionAgent], AsyncIterator[Event]]"
 """What is asked of the agent: a stream whose last event is RunFinished."""
@@ -130,7 +130,7 @@ def _take_turn(arguments: Namespace, events_of: Events) -> int:
     notes = sys.stderr if arguments.json else sys.stdout
     turn = _Turn()
     try:
-        agent = _agent(arguments)
+        agent = agent_of(arguments)
         label = _label(agent)
         _say(notes, label, agent.model_line, limits_line(agent.config))
         asyncio.run(_follow(agent, events_of, QuietView() if arguments.json else make_view(sys.stdout), turn))
@@ -197,7 +197,8 @@ def _say(stream: TextIO, *lines: str | None) -> None:
 # -- the agent ---------------------------------------------------------------------------------------------------------
 
 
-def _agent(arguments: Namespace) -> ProductionAgent:
+def agent_of(arguments: Namespace) -> ProductionAgent:
+    """Return the agent that the options of a turn describe."""
     from agent_graph.agent import create_production_agent
 
     tools = _demo_tools(arguments.live) if arguments.tools is None else _tools_named(arguments.tools)

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 
-from agent_graph.cli import asking, clearing, demo, looking
+from agent_graph.cli import asking, checking, clearing, demo, looking
 
 __all__ = ["COMMANDS"]
 
@@ -15,5 +15,6 @@ COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "show": looking.show,
     "delete": clearing.delete,
     "prune": clearing.prune,
+    "doctor": checking.doctor,
     "demo": demo.demo,
 }
