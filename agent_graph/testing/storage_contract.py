@@ -30,6 +30,7 @@ from agent_graph.storage.port import (
     TurnKey,
     thread_id_of,
 )
+from agent_graph.testing.storage_budgets import BudgetsContract
 from agent_graph.testing.storage_cases import (
     WIDEST,
     Attempt,
@@ -50,7 +51,7 @@ from agent_graph.types import Message, MessageRole
 __all__ = ["StorageContract"]
 
 
-class StorageContract(ClaimsContract):
+class StorageContract(ClaimsContract, BudgetsContract):
     """What a `Storage` owes."""
 
     # -- rows ----------------------------------------------------------------------------------------------------------

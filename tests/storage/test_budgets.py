@@ -1,10 +1,9 @@
-"""Shared budgets in the storage: what is reserved fits, whoever else reserves, and every row moves its budget by what it counts."""
+"""Shared budgets in SQLite: what StorageContract does not say of every storage."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,58 +26,6 @@ def reserved(rows: Any, key: Any, entry: int, nusd: int, **other: Any) -> Ledger
     return row
 
 
-async def test_a_reservation_that_does_not_fit_leaves_no_trace(storage: SqliteStorage, begin: Any, rows: Any) -> None:
-    claim = await begin(storage)
-    key, fence = claim.turn.key, claim.fence
-    first = await storage.reserve(reserved(rows, key, 1, 60), fence=fence, caps=[CAP])
-    assert (first.granted, first.uses) == (True, (BudgetUse(60, 0),))
-    second = await storage.reserve(reserved(rows, key, 2, 41), fence=fence, caps=[CAP])
-    assert (second.granted, second.uses) == (False, (BudgetUse(60, 0),))
-    assert [row.entry for row in await storage.ledger(key)] == [1]
-    third = await storage.reserve(reserved(rows, key, 2, 40), fence=fence, caps=[CAP])
-    assert third.granted, "a limit may be used up exactly"
-
-
-async def test_tokens_are_limited_like_money(storage: SqliteStorage, begin: Any, rows: Any) -> None:
-    claim = await begin(storage)
-    row = reserved(rows, claim.turn.key, 1, 0, bound_tokens=11)
-    assert not (await storage.reserve(row, fence=claim.fence, caps=[BudgetCap(TEAM, None, 10)])).granted
-    assert (await storage.reserve(row, fence=claim.fence, caps=[BudgetCap(TEAM, None, 11)])).granted
-
-
-@pytest.mark.parametrize(
-    ("end", "counts"),
-    [
-        ({"state": "settled", "cost_nusd": 5, "tokens": 7}, BudgetUse(5, 7)),
-        ({"state": "failed"}, BudgetUse(0, 0)),
-        ({"state": "unsettled"}, BudgetUse(60, 0)),
-    ],
-)
-async def test_the_end_of_a_row_moves_its_budget(storage: SqliteStorage, begin: Any, rows: Any, end: Any, counts: BudgetUse) -> None:
-    claim = await begin(storage)
-    row = reserved(rows, claim.turn.key, 1, 60)
-    await storage.reserve(row, fence=claim.fence, caps=[CAP])
-    storage.put(replace(row, **end), fence=claim.fence)
-    assert await storage.budget_use(TEAM) == counts
-    await storage.release(claim.turn.key, fence=claim.fence)
-    await storage.delete("default", "r")
-    assert await storage.budget_use(TEAM) == counts, "the money of a deleted run is spent"
-
-
-async def test_periods_and_namespaces_are_budgets_of_their_own(storage: SqliteStorage, begin: Any, rows: Any) -> None:
-    claim = await begin(storage)
-    await storage.reserve(reserved(rows, claim.turn.key, 1, 60), fence=claim.fence, caps=[CAP])
-    for other in (replace(TEAM, period=""), replace(TEAM, namespace="n"), replace(TEAM, budget="team-b")):
-        assert await storage.budget_use(other) == BudgetUse()
-
-
-async def test_who_does_not_hold_the_lease_reserves_nothing(storage: SqliteStorage, begin: Any, rows: Any) -> None:
-    claim = await begin(storage)
-    with pytest.raises(LeaseLost):
-        storage.reserve(reserved(rows, claim.turn.key, 1, 60), fence=claim.fence + 1, caps=[CAP])
-    assert await storage.budget_use(TEAM) == BudgetUse()
-
-
 async def test_a_zombie_reserves_nothing(make: Any, begin: Any, rows: Any, file: Path) -> None:
     storage = make()
     claim = await begin(storage)
@@ -88,15 +35,6 @@ async def test_a_zombie_reserves_nothing(make: Any, begin: Any, rows: Any, file:
     with pytest.raises(LeaseLost):
         await storage.reserve(reserved(rows, claim.turn.key, 1, 60), fence=claim.fence, caps=[CAP])
     assert await storage.budget_use(TEAM) == BudgetUse()
-
-
-async def test_of_many_at_once_as_many_are_granted_as_fit(make: Any, begin: Any, rows: Any) -> None:
-    storages = [make(), make()]
-    claims = [(storage := storages[n % 2], await begin(storage, run_id=f"r{n}")) for n in range(10)]
-    asked = (s.reserve(reserved(rows, c.turn.key, 1, 30), fence=c.fence, caps=[CAP]) for s, c in claims)
-    answers = await asyncio.gather(*asked)
-    assert [answer.granted for answer in answers].count(True) == 3
-    assert await storages[0].budget_use(TEAM) == BudgetUse(90, 0)
 
 
 STATES = st.sampled_from(["reserved", "settled", "unsettled", "failed"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 
 from agent_graph.errors import RunInProgress
 from agent_graph.storage.location import open_storage as opened
-from agent_graph.storage.port import Claim, Row, Storage, TurnKey, TurnRequest, TurnRow
+from agent_graph.storage.port import BudgetAnswer, BudgetCap, Claim, LedgerRow, Row, Storage, TurnKey, TurnRequest, TurnRow
 from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.testing import StorageContract
 from agent_graph.types import Message
@@ -131,6 +131,23 @@ class Dropping(SqliteStorage):
         pass
 
 
+class Spendthrift(SqliteStorage):
+    """Grants every reservation."""
+
+    def reserve(self, row: LedgerRow, *, fence: int, caps: Sequence[BudgetCap]) -> Awaitable[BudgetAnswer]:
+        return super().reserve(row, fence=fence, caps=[replace(cap, max_nusd=None, max_tokens=None) for cap in caps])
+
+
+class Unmoved(SqliteStorage):
+    """Lets what becomes of a row leave its budget as it is, and every row be anybody's."""
+
+    def put(self, row: Row, *, fence: int) -> None:
+        super().put(replace(row, charges=()) if isinstance(row, LedgerRow) else row, fence=fence)
+
+    async def unfinished(self, namespace: str, agent: str) -> Sequence[TurnRow]:
+        return [row for row in await self.runs(namespace) if row.status == "stopped"]
+
+
 BROKEN: list[tuple[str, type[SqliteStorage]]] = [
     ("a_run_goes_through_its_life", Generous),
     ("of_many_contenders_one_runs", Generous),
@@ -150,6 +167,12 @@ BROKEN: list[tuple[str, type[SqliteStorage]]] = [
     ("the_memory_is_the_list_that_was_saved_last", Forgetful),
     ("a_write_that_failed_is_told_for_ever_and_to_its_own_turn_alone", Careless),
     ("close_writes_what_is_queued_frees_what_is_held_and_is_final", Dropping),
+    ("a_reservation_that_does_not_fit_leaves_no_trace", Spendthrift),
+    ("each_budget_of_a_reservation_has_to_hold_it", Spendthrift),
+    ("of_a_row_that_is_there_the_difference_has_to_fit", Spendthrift),
+    ("of_many_at_once_as_many_are_granted_as_fit", Spendthrift),
+    ("the_end_of_a_row_moves_its_budget_and_a_deleted_run_does_not", Unmoved),
+    ("a_turn_begun_inside_another_is_told_apart", Unmoved),
 ]
 
 
