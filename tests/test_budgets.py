@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.tools import tool
 
 from agent_graph import AgentRun, Budget, ConfigError, ProductionAgent, RunInProgress, create_production_agent
 from agent_graph.runtime.turn import current_turn
@@ -281,6 +283,114 @@ async def test_a_task_left_behind_by_a_tool_spends_nothing_when_its_parent_has_e
     assert left.status == "failed"
     assert "has ended" in str(left.error)
     assert len(provider.calls) == 1
+
+
+# -- crashes ------------------------------------------------------------------------------------------------------------------
+
+
+class Life:
+    """A parent and its child over a file. `dies_at` says at which moment everything hangs: its file is then copied, and lives on."""
+
+    def __init__(self, provider: Provider, file: Path, dies_at: str, *, idempotent: bool = True) -> None:
+        self.file, self._dies_at = file, dies_at
+        self.reached = asyncio.Event()
+        self.child = agent_of(paid(provider, self._child, name="child"), [look], name="child", storage=file)
+        model = paid(provider, self._lead, name="lead", usd_per_token=Decimal("0.000001"))
+        ask = tool(extras={"idempotent": idempotent})(self.ask)
+        self.parent = agent_of(model, [ask], max_cost_usd=1, storage=file)
+
+    async def _moment(self, name: str) -> None:
+        if name == self._dies_at:
+            self.reached.set()
+            await asyncio.Event().wait()
+
+    async def ask(self) -> str:
+        """Ask the child."""
+        run = await self.child.run("look")
+        await self._moment("after the child")
+        return run.output or str(run.error)
+
+    async def _answer(self, messages: list[BaseMessage]) -> Any:
+        looked = isinstance(messages[-1], ToolMessage)
+        if looked:
+            await self._moment("at the child's second call")
+        return (AIMessage("seen"), 100) if looked else (tool_call("look", 1, at=1), 200)
+
+    def _child(self, messages: list[BaseMessage], number: int) -> Any:
+        return self._answer(messages)
+
+    def _lead(self, messages: list[BaseMessage], number: int) -> Any:
+        last = messages[-1]
+        return (AIMessage(f"told: {last.content}"), 10) if isinstance(last, ToolMessage) else (tool_call("ask", 1), 10)
+
+    async def dies(self, copy: Path) -> None:
+        work = asyncio.ensure_future(self.parent.run("q", "p"))
+        await self.reached.wait()
+        with closing(sqlite3.connect(self.file)) as here, closing(sqlite3.connect(copy)) as there:
+            here.backup(there)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await self.ends()
+
+    async def ends(self) -> None:
+        await self.parent.aclose()
+        await self.child.aclose()
+
+
+async def test_a_resumed_parent_resumes_its_child(tmp_path: Path) -> None:
+    provider = Provider()
+    await Life(provider, tmp_path / "1.db", "at the child's second call").dies(tmp_path / "2.db")
+    assert provider.calls == ["lead", "child"]
+    life = Life(provider, tmp_path / "2.db", "never")
+    assert (await life.parent.unfinished(), await life.child.unfinished()) == (["p"], [])
+    run = await life.parent.resume("p")
+    assert (run.status, run.output) == ("complete", "told: seen")
+    assert provider.calls == ["lead", "child", "child", "lead"], "the child's first step was not repeated"
+    assert Decimal(str(run.total_cost_usd)) == provider.bill_usd
+    assert run.cost_uncertain_usd == 0.3176, "the call that hung: 794 tokens, which left the child its landing"
+    assert len(await life.parent.runs()) == 2
+    await life.ends()
+
+
+async def test_a_child_that_had_ended_is_not_asked_again(tmp_path: Path) -> None:
+    provider = Provider()
+    await Life(provider, tmp_path / "1.db", "after the child").dies(tmp_path / "2.db")
+    life = Life(provider, tmp_path / "2.db", "never")
+    run = await life.parent.resume("p")
+    assert (run.status, run.output) == ("complete", "told: seen")
+    assert provider.calls == ["lead", "child", "child", "lead"]
+    assert Decimal(str(run.total_cost_usd)) == provider.bill_usd
+    assert run.cost_uncertain_usd == 0
+    await life.ends()
+
+
+async def test_a_child_that_is_not_taken_up_again_stays_in_its_parents_account(tmp_path: Path) -> None:
+    """The tool may not be repeated: the model is told that its outcome is unknown, and what it had spent stays counted."""
+    provider = Provider()
+    await Life(provider, tmp_path / "1.db", "at the child's second call", idempotent=False).dies(tmp_path / "2.db")
+    life = Life(provider, tmp_path / "2.db", "never", idempotent=False)
+    run = await life.parent.resume("p")
+    assert run.status == "complete"
+    assert "outcome of this call is unknown" in str(run.output)
+    assert provider.calls == ["lead", "child", "lead"]
+    assert Decimal(str(run.total_cost_usd)) == provider.bill_usd
+    assert run.cost_uncertain_usd > 0
+    await life.ends()
+
+
+async def test_a_cancelled_parent_goes_on_with_its_child(tmp_path: Path) -> None:
+    provider = Provider()
+    life = Life(provider, tmp_path / "1.db", "at the child's second call")
+    work = asyncio.ensure_future(life.parent.run("q", "p"))
+    await life.reached.wait()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    life._dies_at = "never"
+    run = await life.parent.run("q", "p")
+    assert (run.status, run.output, run.turn) == ("complete", "told: seen", 1)
+    assert provider.calls == ["lead", "child", "child", "lead"]
+    assert Decimal(str(run.total_cost_usd)) == provider.bill_usd
+    await life.ends()
 
 
 # -- bad input ----------------------------------------------------------------------------------------------------------------
