@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import BaseMessage
     from langgraph.graph.state import CompiledStateGraph
+    from langgraph.store.base import BaseStore
 
     from agent_graph.events import Event
     from agent_graph.guardrails import Guardrail
@@ -67,6 +68,7 @@ class ProductionAgent:
         namespace: separates tenants in one storage file.
         storage: a path, ":memory:" or a `Storage`; None for the default place (docs/storage.md).
         guardrails: rails in addition to the default ones; one that bears a default rail's name takes its place.
+        store: LangGraph's store, for tools that have it injected.
         response_format: what the answer is to be: a pydantic model, a dataclass, a TypedDict or a JSON Schema. The object is
             `AgentRun.structured`; an answer that does not fit goes back to the model, at most twice, and then fails the turn.
         fallbacks: models that are asked, in order, when `llm` has failed for good.
@@ -95,6 +97,7 @@ class ProductionAgent:
         namespace: str = "default",
         storage: str | Path | Storage | None = None,
         guardrails: Sequence[Guardrail] = (),
+        store: BaseStore | None = None,
         response_format: Any = None,
         fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
         prices: Mapping[str, Any] | None = None,
@@ -115,6 +118,7 @@ class ProductionAgent:
             namespace=namespace,
             storage=storage,
             guardrails=guardrails,
+            store=store,
             response_format=response_format,
             fallbacks=fallbacks,
             prices=prices,
@@ -138,6 +142,7 @@ class ProductionAgent:
         namespace: str,
         storage: str | Path | Storage | None,
         guardrails: Sequence[Guardrail],
+        store: BaseStore | None,
         response_format: Any,
         fallbacks: Sequence[Any],
         prices: Mapping[str, Any] | None,
@@ -183,7 +188,7 @@ class ProductionAgent:
         self.fingerprint = fingerprints.of_tools(specs, self.is_idempotent)
         self.driver = Driver(self)
         self.key = AgentKey.of(self, self.name)
-        bound: dict[str, Any] = {"checkpointer": self.storage.checkpointer, "name": self.name}
+        bound: dict[str, Any] = {"checkpointer": self.storage.checkpointer, "store": store, "name": self.name}
         self.graph: CompiledStateGraph[Any, Any, Any, Any] = _compiled().copy(bound).with_config({"configurable": {"agent_key": self.key}})
 
     # -- the specification ----------------------------------------------------------------------------------------------------
@@ -453,6 +458,7 @@ def create_production_agent(
     observability: ObservabilityBackend | None = None,
     storage: str | Path | Storage | None = None,
     guardrails: Sequence[Guardrail] = (),
+    store: BaseStore | None = None,
     response_format: Any = None,
     fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
     prices: Mapping[str, Any] | None = None,
@@ -494,6 +500,7 @@ def create_production_agent(
         namespace=namespace,
         storage=storage,
         guardrails=guardrails,
+        store=store,
         response_format=response_format,
         fallbacks=fallbacks,
         prices=prices,

@@ -8,6 +8,7 @@ port ends the turn. Whatever happens, the node may run again from its beginning:
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -264,6 +265,9 @@ def _message(turn: Turn, row: JournalRow, text: str) -> ToolMessage:
     if _repeats(turn, row) >= REPEATS:
         content = f"{content}\n\n{prompt.REPEATED}"
     message = ToolMessage(content, tool_call_id=row.call_id, name=row.tool, status="success" if row.error is None else "error")
+    artifact = turn.artifacts.pop(row.call_key, None)
+    if artifact is not None:  # beside the result, for the application: not journaled, so a replayed call has none
+        message.artifact = json.loads(make_storable(artifact).json)
     ensure_id(message)
     return message
 

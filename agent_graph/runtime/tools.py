@@ -166,6 +166,8 @@ class Tools:
             begun_inside.reset(begun)
             current_call.reset(token)
         failpoint("tool.after_effect")
+        if turn is not None and getattr(done, "artifact", None) is not None:
+            turn.artifacts[call.idempotency_key or ""] = done.artifact
         return replace(call, **_outcome(done))
 
 

@@ -103,6 +103,7 @@ class Turn:
         self.journal: dict[str, JournalRow] = {}
         self._order: list[tuple[int, int, str]] = []
         self.results: dict[str, ToolCall] = {}
+        self.artifacts: dict[str, Any] = {}
         self.sink: Callable[[Event], None] | None = None
         self.streaming = False
         self.deadline_at: float | None = None

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Final, TypeAlias, get_args, get_origin
+from typing import Any, Final, TypeAlias
 
 from langchain_core.callbacks import AsyncCallbackManager
 from langchain_core.messages import ToolMessage
@@ -25,16 +25,15 @@ from langchain_core.messages.tool import ToolOutputMixin
 from langchain_core.runnables import RunnableConfig, ensure_config, patch_config
 from langchain_core.runnables.config import set_config_context
 from langchain_core.runnables.utils import coro_with_context
-from langchain_core.tools import BaseTool, InjectedToolArg, InjectedToolCallId, StructuredTool, Tool, ToolException
+from langchain_core.tools import BaseTool, StructuredTool, Tool, ToolException
 from langchain_core.tools.base import TOOL_MESSAGE_BLOCK_TYPES
-from langgraph.prebuilt import InjectedState, InjectedStore, ToolRuntime
-from langgraph.runtime import Runtime, get_runtime
+from langgraph.types import Command
 from pydantic import BaseModel, RootModel, ValidationError
-from typing_extensions import get_type_hints
 
 from agent_graph.decisions.structured import in_words
-from agent_graph.errors import ConfigError
+from agent_graph.errors import ToolNotExecuted
 from agent_graph_adapters.langchain.blocking import in_thread
+from agent_graph_adapters.langchain.injected import NotThere, hints, injected
 
 __all__ = ["Outcome", "PreparedTool"]
 
@@ -59,7 +58,7 @@ class PreparedTool:
 
     def __init__(self, tool: BaseTool) -> None:
         self.tool = tool
-        self._injected = _injected(tool)
+        self._injected = injected(tool)
         schema = tool.args_schema
         self._schema = schema if isinstance(schema, type) and issubclass(schema, BaseModel) else None
         self._defaults = frozenset() if self._schema is None else _defaults(self._schema)
@@ -69,7 +68,10 @@ class PreparedTool:
 
     async def run(self, args: Mapping[str, Any], call_id: str) -> Outcome:
         """Run the tool. Wrong arguments and a ToolException are failed outcomes; every other exception is the tool's own."""
-        given = {**args, **{name: give(call_id) for name, give in self._injected.items()}}
+        try:
+            given = {**args, **{name: give(call_id) for name, give in self._injected.items()}}
+        except NotThere as error:
+            return Outcome(f"{ToolNotExecuted.__name__}: {error}", failed=True)
         try:
             checked = given if self.tool.handle_validation_error else self._check(given)
         except ValidationError as error:
@@ -94,8 +96,8 @@ class PreparedTool:
     async def _as_it_is(self, given: dict[str, Any], call_id: str) -> Outcome:
         call = {"type": "tool_call", "id": call_id, "name": self.tool.name, "args": given}
         if _blocks(self.tool):
-            return self._outcome(await in_thread(partial(self.tool.invoke, call), name=self.tool.name), None)
-        return self._outcome(await self.tool.ainvoke(call), None)
+            return self._outcome(await in_thread(partial(self.tool.invoke, call), name=self.tool.name), None, call_id)
+        return self._outcome(await self.tool.ainvoke(call), None, call_id)
 
     async def _prepared(self, call: _Call, given: dict[str, Any], call_id: str) -> Outcome:
         tool, config = self.tool, ensure_config()
@@ -110,7 +112,7 @@ class PreparedTool:
         )
         if manager.handlers:
             return await self._watched(manager, config, call, given, call_id)
-        return self._outcome(*self._parts(await call(config)))
+        return self._outcome(*self._parts(await call(config)), call_id)
 
     async def _watched(
         self, manager: AsyncCallbackManager, config: RunnableConfig, call: _Call, given: dict[str, Any], call_id: str
@@ -134,7 +136,7 @@ class PreparedTool:
             await run.on_tool_error(error, tool_call_id=call_id)
             raise
         await run.on_tool_end(_told(tool, content, artifact, call_id), color=_COLOR, name=tool.name)
-        return self._outcome(content, artifact)
+        return self._outcome(content, artifact, call_id)
 
     async def _call(self, function: Callable[..., Any], args: dict[str, Any], config: RunnableConfig) -> Any:
         if self._config_name is not None:
@@ -150,24 +152,41 @@ class PreparedTool:
             return response[0], response[1]
         raise ValueError(f"{self.tool.name} has response_format='content_and_artifact': a tuple of these two was due.")
 
-    def _outcome(self, content: Any, artifact: Any) -> Outcome:
-        if isinstance(content, ToolMessage):
-            return Outcome(content.content, content.artifact, failed=content.status == "error")
-        if _is_instruction(content):
-            return Outcome(f"{self.tool.name} returned a Command or a list of messages: {_CANNOT_CARRY_OUT}", failed=True)
-        return Outcome(content, artifact)
+    def _outcome(self, content: Any, artifact: Any, call_id: str) -> Outcome:
+        if not _is_instruction(content):
+            return Outcome(content, artifact)
+        message = _answer(content, call_id)
+        if message is None:
+            return Outcome(f"{self.tool.name} returned {_CANNOT_CARRY_OUT}", failed=True)
+        return Outcome(message.content, message.artifact, failed=message.status == "error")
 
 
 _Call: TypeAlias = Callable[[RunnableConfig], Coroutine[Any, Any, Any]]
 
 _CANNOT_CARRY_OUT: Final = (
-    "only LangGraph's own ToolNode can carry that out. What else the tool did has happened. Return a plain result instead."
+    "a Command or a list that asks for more than a tool message: the loop has no other state to update and no node to go to. What else"
+    " the tool did has happened. Return the result, or Command(update={'messages': [ToolMessage(...)]}) with this call's own message."
 )
 
 
 def _is_instruction(content: Any) -> bool:
     parts = content if isinstance(content, list) and content else [content]
     return all(isinstance(part, ToolOutputMixin) for part in parts)
+
+
+def _answer(content: Any, call_id: str) -> ToolMessage | None:
+    """Return the one tool message that an instruction to the graph comes down to; None where it is more than that."""
+    if isinstance(content, ToolMessage):
+        return content
+    if isinstance(content, list):
+        return _answer(content[0], call_id) if len(content) == 1 else None
+    if not isinstance(content, Command) or content.goto or content.resume is not None or content.graph is not None:
+        return None
+    update = content.update
+    messages = update.get("messages") if isinstance(update, dict) and set(update) == {"messages"} else None
+    messages = messages if isinstance(messages, list) else [messages]
+    one = messages[0] if len(messages) == 1 else None
+    return one if isinstance(one, ToolMessage) and one.tool_call_id == call_id else None
 
 
 def _told(tool: BaseTool, content: Any, artifact: Any, call_id: str) -> Any:
@@ -222,102 +241,4 @@ def _defaults(schema: type[BaseModel]) -> frozenset[str]:
 
 
 def _config_name(function: Callable[..., Any]) -> str | None:
-    return next((name for name, hint in _hints(function).items() if hint is RunnableConfig), None)
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(function.func if isinstance(function, partial) else function, include_extras=True)
-    except Exception:  # noqa: BLE001  # a name that cannot be resolved: LangChain's schema has found out more
-        return {}
-
-
-# --- injected arguments -----------------------------------------------------------------------------------------------
-
-_Give: TypeAlias = Callable[[str], Any]
-
-
-def _injected(tool: BaseTool) -> dict[str, _Give]:
-    """Return, by argument, what gives its value for a call id."""
-    gives: dict[str, _Give] = {}
-    for name, hint, optional in _arguments(tool):
-        marker = _marker(hint)
-        if marker is None or name in gives:
-            continue
-        if issubclass(marker, InjectedToolCallId):
-            gives[name] = _same
-        elif issubclass(marker, ToolRuntime):
-            gives[name] = partial(_runtime, tool)
-        elif not optional or issubclass(marker, InjectedState | InjectedStore):
-            raise ConfigError(
-                f"tools: {tool.name} wants {marker.__name__} injected as {name!r}, which only LangGraph's own ToolNode can give."
-                " Take it as an argument, or close over it."
-            )
-    return gives
-
-
-def _arguments(tool: BaseTool) -> Iterator[tuple[str, Any, bool]]:
-    """Yield name, type hint and whether there is a default, of the function's parameters and of the schema's fields."""
-    functions = [function for name in ("func", "coroutine") if (function := getattr(tool, name, None))]
-    for function in functions or [tool._run, tool._arun]:
-        parameters = inspect.signature(function).parameters
-        yield from (
-            (name, hint, parameters[name].default is not inspect.Parameter.empty)
-            for name, hint in _hints(function).items()
-            if name in parameters
-        )
-    schema = tool.args_schema
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        for name, field in schema.model_fields.items():
-            yield (
-                name,
-                Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation,
-                not field.is_required(),
-            )
-
-
-def _marker(hint: Any) -> type | None:
-    """Return the class that says what is to be injected, or None."""
-    if get_origin(hint) is Annotated:
-        marks = (mark if isinstance(mark, type) else type(mark) for mark in get_args(hint)[1:])
-        found = next((mark for mark in marks if issubclass(mark, InjectedToolArg)), None)
-        return found or _marker(get_args(hint)[0])
-    kind = get_origin(hint) or hint
-    return kind if isinstance(kind, type) and issubclass(kind, ToolRuntime) else None
-
-
-def _same(call_id: str) -> str:
-    return call_id
-
-
-def _runtime(tool: BaseTool, call_id: str) -> ToolRuntime[Any, Any]:
-    """Return a ToolRuntime with all that is known here, which is everything but the graph's state."""
-    around = _runtime_around()
-    return ToolRuntime(
-        state=_NoState(tool.name),
-        context=around.context,
-        config=ensure_config(),
-        stream_writer=around.stream_writer,
-        tool_call_id=call_id,
-        store=around.store,
-    )
-
-
-def _runtime_around() -> Runtime[Any]:
-    try:
-        return get_runtime()
-    except (RuntimeError, KeyError):  # called outside a graph
-        return Runtime()
-
-
-class _NoState(dict[str, Any]):
-    """Stands for the graph's state: empty, and says so to the tool that looks for something in it."""
-
-    def __init__(self, tool: str) -> None:
-        super().__init__()
-        self._tool = tool
-
-    def __missing__(self, key: str) -> Any:
-        raise ConfigError(
-            f"tools: {self._tool} reads runtime.state[{key!r}]; a tool is not given the graph's state. Take it as an argument."
-        )
+    return next((name for name, hint in hints(function).items() if hint is RunnableConfig), None)

@@ -281,19 +281,7 @@ async def test_the_runtime_is_injected_and_says_that_it_has_no_state() -> None:
 
     outcome = await PreparedTool(looks).run({"word": "hi", "runtime": "forged"}, "c1")
 
-    assert outcome.content.startswith("hi c1 None tools: looks reads runtime.state['messages']")
-
-
-@tool
-def with_state(state: Annotated[dict[str, Any], InjectedState]) -> str:
-    """State."""
-    return str(state)
-
-
-@tool
-def with_store(store: Annotated[Any, InjectedStore()] = None) -> str:
-    """Store."""
-    return str(store)
+    assert outcome.content.startswith("hi c1 None tools: looks reads 'messages' of the graph's state, which has nothing")
 
 
 @tool
@@ -302,10 +290,38 @@ def with_secret(secret: Annotated[str, InjectedToolArg]) -> str:
     return secret
 
 
-@pytest.mark.parametrize("wanting", [with_state, with_store, with_secret], ids=lambda wanting: wanting.name)
+@tool
+def with_unknown_key(user: Annotated[str, InjectedState("user")]) -> str:
+    """State."""
+    return user
+
+
+@pytest.mark.parametrize("wanting", [with_secret, with_unknown_key], ids=lambda wanting: wanting.name)
 def test_what_cannot_be_injected_is_refused_at_construction(wanting: BaseTool) -> None:
     with pytest.raises(ConfigError, match=f"tools: {wanting.name} wants .* injected"):
         PreparedTool(wanting)
+
+
+@tool
+def with_state(state: Annotated[dict[str, Any], InjectedState]) -> str:
+    """State."""
+    raise AssertionError("it is not called")
+
+
+@tool
+def with_store(store: Annotated[Any, InjectedStore()]) -> str:
+    """Store."""
+    raise AssertionError("it is not called")
+
+
+@pytest.mark.parametrize(
+    ("wanting", "words"), [(with_state, "called outside of a graph"), (with_store, "it has none")], ids=["state", "store"]
+)
+async def test_what_is_not_there_fails_the_call_before_the_tool_runs(wanting: BaseTool, words: str) -> None:
+    outcome = await PreparedTool(wanting).run({}, "c1")
+    assert outcome.failed
+    assert outcome.content.startswith("ToolNotExecuted: ")
+    assert words in outcome.content
 
 
 async def test_an_injected_argument_with_a_default_keeps_it() -> None:

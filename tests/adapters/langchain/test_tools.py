@@ -186,9 +186,21 @@ def raising(error: Exception) -> Any:
         (raising(ToolException()), "ToolException"),
         (returning(ToolMessage("overdrawn", tool_call_id="c1", status="error")), "overdrawn"),
         (returning(Command(update={"x": 1})), "given returned a Command"),
+        (returning(Command(update={"messages": [ToolMessage("x", tool_call_id="other")]})), "given returned a Command"),
+        (returning(Command(update={"messages": [ToolMessage("x", tool_call_id="c1")]}, goto="a")), "given returned a Command"),
+        (returning(Command(update={"messages": [ToolMessage("no", tool_call_id="c1", status="error")]})), "no"),
         (returning([Command(goto="a"), ToolMessage("x", tool_call_id="c1")]), "given returned a Command"),
     ],
-    ids=["ToolException", "without words", "error message", "Command", "list of instructions"],
+    ids=[
+        "ToolException",
+        "without words",
+        "error message",
+        "Command",
+        "another's message",
+        "goto",
+        "Command of an error",
+        "list of instructions",
+    ],
 )
 async def test_a_known_failure_is_told_to_the_model(given: Any, words: str) -> None:
     done = await result_of(given)
