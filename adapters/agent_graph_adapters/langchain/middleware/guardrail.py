@@ -115,7 +115,7 @@ class GuardrailMiddleware(AgentMiddleware[RailState, Any, Any]):
             return await handler(request)  # a summary is no reply
         turn = self._turn(request.state, request.tools)
         first = begun_by(messages_in(request.state))
-        known = _state(request.state).get(RAILS) or {}
+        known: dict[str, Any] = _state(request.state).get(RAILS) or {}
         update: dict[str, Any] = {}
         if first is not None and known.get("turn") != first.id:
             known = {"turn": first.id, "revisions": {}}
