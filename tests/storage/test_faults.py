@@ -243,6 +243,7 @@ async def test_a_disk_that_fills_up_stops_a_turn_and_nothing_is_done_without_its
     assert stopped_at >= {(1, 0), (2, 1), (3, 2)}, "it was full at every stage of a turn"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["model 0", "pay 0", "model 1", "pay 1", "model 2"])
 async def test_a_foreign_lock_in_the_midst_of_a_turn_stops_it_and_it_goes_on_later(file: Path, foreign_lock: Any, moment: str) -> None:
     let_go: list[Callable[[], None]] = []
