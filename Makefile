@@ -85,6 +85,7 @@ fmt: $(VENV)/.dev ## Format the code and fix what can be fixed safely
 # With KILLS=10000 on two free cores about 15 minutes.
 storm: $(VENV)/.dev ## Kill agents thousands of times, stock LangGraph beside (KILLS= PAIRS= STOCK_KILLS= JOBS= SEED=)
 	$(BIN)/python tests/crash/storm.py $(foreach option,KILLS PAIRS STOCK_KILLS JOBS SEED,$(if $($(option)),$(call storm_option,$(option))))
+	$(BIN)/pytest -m crash --storm tests/storage tests/crash/test_owners.py
 storm_option = --$(subst _,-,$(shell echo $(1) | tr A-Z a-z)) $($(1))
 
 bench: $(VENV)/.dev ## The measurements behind the README's figures
