@@ -191,7 +191,7 @@ class Driver:
         )
         if turn.resumed:
             storage, key = agent.storage, turn.key
-            turn.restore(await storage.journal(key), await storage.ledger(key), await storage.notes(key))
+            turn.restore(*await asyncio.gather(storage.journal(key), storage.ledger(key), storage.notes(key)))
             turn.loaded = True
             turn.put_turn("running", result=False)
         turn.ledger.join()

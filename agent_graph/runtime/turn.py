@@ -27,7 +27,7 @@ from langchain_core.messages import SystemMessage
 from agent_graph import resolutions
 from agent_graph.decisions.budget import Limits, Spent, landing_share_s
 from agent_graph.messages import Conversion, current_conversion
-from agent_graph.runtime.account import call_of, is_over, rebuild, to_result, usd, used_s
+from agent_graph.runtime.account import is_over, rebuild, to_result, usd, used_s
 from agent_graph.runtime.ledger import Ledger
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
 
@@ -133,7 +133,7 @@ class Turn:
         self.run.warnings = list(dict.fromkeys(json.loads(note.body)["text"] for note in notes if note.kind == "warning"))
         self.journal = {row.call_key: row for row in journal}
         self._order = sorted((row.step, row.index, row.call_key) for row in journal)
-        self.results = {row.call_key: call_of(row) for row in journal if is_over(row)}
+        self.results = dict(zip((row.call_key for row in journal if is_over(row)), self.run.tool_calls, strict=True))
         self._used_before_s = used_s(self.row, journal, ledger)
         self.ledger.restore(ledger)
 
