@@ -33,6 +33,7 @@ from agent_graph.runtime.history import Entry, history
 from agent_graph.runtime.recorder import Recorder
 from agent_graph.runtime.tools import Tools
 from agent_graph.runtime.turn import Turn, current_turn
+from agent_graph.runtime.vocabulary import exact_counter
 from agent_graph.state import AgentKey
 from agent_graph.storage.location import open_storage
 from agent_graph.types import AgentRun, Message, ToolCall
@@ -173,7 +174,8 @@ class ProductionAgent:
         self.governor = Governor(
             models.candidates, models.prices, attempts=self.config.attempts, max_output_tokens=self.config.max_output_tokens
         )
-        self._counter = Counter(models.candidates[0].backend, specs)
+        model = models.candidates[0]
+        self._counter = Counter(model.backend, specs, exact=exact_counter(model.name, model.provider))
         self._tools = Tools(
             tool_backend,
             specs,

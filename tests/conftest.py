@@ -39,3 +39,7 @@ def times(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """Chooses how often a fault falls: `times(50, 1_000)` is 50, and 1,000 with --storm."""
     storm = request.config.getoption("--storm")
     return lambda fast, nightly: nightly if storm else fast
+
+
+# No vocabulary that lies around on this machine: counts are the same everywhere (see agent_graph/runtime/vocabulary.py).
+os.environ["TIKTOKEN_CACHE_DIR"] = ""

@@ -1,7 +1,7 @@
 """How many tokens a text will be, when nobody can be asked.
 
-Exact tokenizers are no help: they are the providers' own, and fetch their tables from the network at first use. So counting
-has two parts.
+Exact tokenizers are seldom at hand: they are the providers' own, and fetch their tables from the network at first use (where one is
+there, `runtime/vocabulary.py` takes the place of `estimate_text`). So counting has two parts.
 
 `estimate_text` is the cold start. It weighs characters by kind, because "four characters are a token" is true of English and
 44 to 78 % low on JSON, Arabic or Chinese, just where a limit would be passed. The weights were fitted from above to
@@ -19,14 +19,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from agent_graph.decisions.plain import dumps, plain
 from agent_graph.types import Message
 
-__all__ = ["Anchor", "anchored", "estimate_json", "estimate_message", "estimate_messages", "estimate_text"]
+__all__ = ["Anchor", "CountText", "anchored", "estimate_json", "estimate_message", "estimate_messages", "estimate_text"]
+
+CountText: TypeAlias = Callable[[str], int]
+"""Counts the tokens of a text: `estimate_text`, or a tokenizer."""
 
 MESSAGE_TOKENS = 4
 """What chat formats add per message for its role and borders (OpenAI's cookbook counts 3, and 1 for a name)."""
@@ -110,17 +113,17 @@ def estimate_text(text: str) -> int:
     return -(-total // 100)
 
 
-def estimate_json(value: object) -> int:
+def estimate_json(value: object, count: CountText = estimate_text) -> int:
     """Return the estimated tokens of `value` written as JSON. Never raises."""
-    return estimate_text(dumps(plain(value)))
+    return count(dumps(plain(value)))
 
 
-def estimate_message(message: Message) -> int:
-    """Return the estimated tokens of one message: text, tool calls, and what other content it carries."""
+def estimate_message(message: Message, count: CountText = estimate_text) -> int:
+    """Return the estimated tokens of one message: text, tool calls, and what other content it carries; `count` counts texts."""
     metadata = _mapping(message.metadata)
     calls = metadata.get("tool_calls") or metadata.get("tool_call")
-    blocks = sum(map(_estimate_block, _blocks(metadata)))
-    return MESSAGE_TOKENS + estimate_text(message.content) + (estimate_json(calls) if calls else 0) + blocks
+    blocks = sum(_estimate_block(block, count) for block in _blocks(metadata))
+    return MESSAGE_TOKENS + count(message.content) + (estimate_json(calls, count) if calls else 0) + blocks
 
 
 def estimate_messages(messages: Iterable[Message]) -> int:
@@ -152,10 +155,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _estimate_block(block: Mapping[str, Any]) -> int:
+def _estimate_block(block: Mapping[str, Any], count: CountText) -> int:
     kind = block.get("type")
     if kind in MEDIA:
         return MEDIA_TOKENS
     if kind in SAID_ELSEWHERE:
         return 0
-    return estimate_json({key: value for key, value in block.items() if key != "signature"})  # not shown to the model
+    return estimate_json({key: value for key, value in block.items() if key != "signature"}, count)  # not shown to the model

@@ -1,8 +1,9 @@
 """How many tokens a list of messages has.
 
 An `LLMBackend` counts for itself. A LangChain model gets an anchored counter: the last reply said what its input really was, so only
-what came since is estimated, scaled by how far the estimate was off. No counter ever touches the network (tokenizers that download
-their vocabulary fail offline, after seconds).
+what came since is estimated, scaled by how far the estimate was off. Where the model's own tokenizer is on the machine, texts are
+counted by it instead of estimated. No counter ever touches the network (tokenizers that download their vocabulary fail offline, after
+seconds).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from operator import is_
 from typing import TYPE_CHECKING
 
-from agent_graph.decisions.tokens import Anchor, anchored, estimate_json, estimate_message, estimate_text
+from agent_graph.decisions.tokens import Anchor, CountText, anchored, estimate_json, estimate_message, estimate_text
 from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ContractError
 
@@ -26,22 +27,24 @@ __all__ = ["Counter"]
 class Counter:
     """Counts for one agent; what it learns about a conversation it keeps in the turn."""
 
-    def __init__(self, backend: LLMBackend | None, specs: Sequence[ToolSpec]) -> None:
+    def __init__(self, backend: LLMBackend | None, specs: Sequence[ToolSpec], *, exact: CountText | None = None) -> None:
+        """`exact` counts a text as the model does."""
         self._backend = backend
-        self._tools_tokens = sum(estimate_json([s.name, s.description, s.parameters]) for s in specs)
+        self._count = exact or estimate_text
+        self._tools_tokens = sum(estimate_json([s.name, s.description, s.parameters], self._count) for s in specs)
 
     def count(self, messages: Sequence[Message], turn: Turn | None) -> int:
         """Return the tokens of `messages`. Raises ContractError where the backend's own count is no whole number from 0."""
         if self._backend is not None:
             return _checked(self._backend.count_tokens(list(messages)))
         if turn is None:
-            return self._tools_tokens + sum(map(estimate_message, messages))
+            return self._tools_tokens + sum(estimate_message(message, self._count) for message in messages)
         estimated = self._estimated(messages, turn)
         return estimated if turn.anchor is None else anchored(turn.anchor, turn.anchor.estimated, estimated)
 
     def count_text(self, text: str) -> int:
-        """Return the estimated tokens of one reply's text."""
-        return estimate_text(text)
+        """Return the tokens of one reply's text."""
+        return self._count(text)
 
     def learn(self, turn: Turn, messages: Sequence[Message]) -> None:
         """Take what the newest reply said of its input as the anchor of the next counts."""
@@ -54,7 +57,7 @@ class Counter:
         last, texts, tokens = turn.counted
         goes_on = len(messages) >= len(last) and all(map(is_, last, messages)) and all(map(is_, texts, _texts(last)))
         more = messages[len(last) :] if goes_on else messages
-        tokens = sum((_estimate(message, turn.estimates) for message in more), tokens if goes_on else 0)
+        tokens = sum((_estimate(message, turn.estimates, self._count) for message in more), tokens if goes_on else 0)
         turn.counted = (tuple(messages), _texts(messages), tokens)
         return self._tools_tokens + tokens
 
@@ -63,11 +66,11 @@ def _texts(messages: Sequence[Message]) -> list[str]:
     return [message.content for message in messages]
 
 
-def _estimate(message: Message, known: dict[int, tuple[Message, str, int]]) -> int:
+def _estimate(message: Message, known: dict[int, tuple[Message, str, int]], count: CountText) -> int:
     entry = known.get(id(message))
     if entry is not None and entry[0] is message and entry[1] is message.content:
         return entry[2]
-    tokens = estimate_message(message)
+    tokens = estimate_message(message, count)
     known[id(message)] = (message, message.content, tokens)
     return tokens
 
