@@ -18,7 +18,7 @@ from agent_graph.config import AgentConfig, Budget, validate_run_id
 from agent_graph.decisions.pricing import PriceBook
 from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ConfigError
-from agent_graph.guardrails import Guardrail, beside_defaults, for_tools
+from agent_graph.guardrails import Guardrail, beside_defaults, for_tools, watching
 from agent_graph.guardrails.structured import FormatRail
 from agent_graph.runtime.candidate import Candidate
 
@@ -121,7 +121,7 @@ def rails(given: Sequence[Guardrail], specs: Sequence[ToolSpec], answer: AnswerF
     kept = beside_defaults(given)
     if answer is not None and all(rail.name != "response_format" for rail in kept):
         kept.append(FormatRail(format=answer))
-    return for_tools(kept, specs)
+    return for_tools(watching(kept, specs), specs)
 
 
 def budget(given: object) -> Budget | None:

@@ -26,6 +26,8 @@ __all__ = ["ToolSpec", "canonical_json", "check_args", "read_tools"]
 
 _SCHEMA_KEYS: Final = ("parameters", "input_schema", "args_schema", "inputSchema")
 _MARKS: Final = ("idempotent", "non_idempotent")
+_RIGHT: Final = (*_MARKS, "idempotentHint")
+"""Keys that look like a mark and are one, or MCP's own word, which LangChain's adapters put beside other metadata."""
 _FAULTS_TOLD: Final = 5
 _FAULT_CHARS: Final = 300
 
@@ -45,6 +47,8 @@ class ToolSpec:
     """Seconds for one attempt; None: only the turn's own limit."""
     sensitive: bool = False
     """Whether a person has to approve a call once untrusted text is in the conversation."""
+    untrusted: bool = False
+    """Whether what it returns is untrusted text, whatever it reads like."""
     raw: Mapping[str, Any]
     """The very entry that the user gave."""
     _validator: list[Validator] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -109,6 +113,7 @@ def _read_tool(entry: object, where: str) -> ToolSpec:
         idempotent=_idempotent(layers, where),
         timeout_s=_timeout(_first(layers, "timeout_s"), where),
         sensitive=bool(_flag(_first(layers, "sensitive"), f"{where}.sensitive")),
+        untrusted=bool(_flag(_first(layers, "untrusted"), f"{where}.untrusted")),
         raw=entry,
     )
 
@@ -153,7 +158,7 @@ def _hint(layers: Sequence[Mapping[Any, Any]]) -> bool | None:
 
 
 def _refuse_misspelt(layers: Sequence[Mapping[Any, Any]], where: str) -> None:
-    for key in (key for layer in layers for key in layer if isinstance(key, str) and key not in _MARKS):
+    for key in (key for layer in layers for key in layer if isinstance(key, str) and key not in _RIGHT):
         near = difflib.get_close_matches(key.lower().replace("-", "_"), _MARKS, n=1, cutoff=0.8)
         if near:
             raise ConfigError(f"{where}: unknown key {key!r}. Did you mean {near[0]!r}?")

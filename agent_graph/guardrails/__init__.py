@@ -7,7 +7,7 @@ Your own: an object with `name` and `check`, or an async function under `@guardr
 from __future__ import annotations
 
 from agent_graph.guardrails.defaults import CutReply, EmptyAnswer, SizeCaps, beside_defaults, default_rails
-from agent_graph.guardrails.injection import InjectionHeuristics
+from agent_graph.guardrails.injection import InjectionHeuristics, watching
 from agent_graph.guardrails.judging import Finding, FunctionRail, Judgement, for_tools, guardrail, judge, stages_of
 from agent_graph.guardrails.optional import AllowDeny, PiiRail, SecretsRail
 from agent_graph.guardrails.redaction import Redactor, secrets_of
@@ -41,4 +41,5 @@ __all__ = [
     "judge",
     "secrets_of",
     "stages_of",
+    "watching",
 ]

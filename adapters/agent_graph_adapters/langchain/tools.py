@@ -34,7 +34,7 @@ from agent_graph_adapters.langchain.prepared import Outcome, PreparedTool
 
 __all__ = ["ArtifactCall", "LangChainToolBackend", "as_tool_backend", "as_tools", "described"]
 
-_ATTRIBUTES = ("idempotent", "non_idempotent", "timeout_s", "sensitive")
+_ATTRIBUTES = ("idempotent", "non_idempotent", "timeout_s", "sensitive", "untrusted")
 """What a function or a tool class may say of itself as an attribute; `extras` and `metadata` may say it too."""
 
 
@@ -142,8 +142,9 @@ def _said(tool: BaseTool, given: object) -> dict[str, Any]:
 
 
 def _marks(spec: ToolSpec) -> dict[str, Any]:
-    marks = {"idempotent": spec.idempotent, "timeout_s": spec.timeout_s, "sensitive": spec.sensitive or None}
-    return {mark: value for mark, value in marks.items() if value is not None}
+    marks = {"idempotent": spec.idempotent, "timeout_s": spec.timeout_s}
+    flags = {mark: True for mark in ("sensitive", "untrusted") if getattr(spec, mark)}
+    return {mark: value for mark, value in marks.items() if value is not None} | flags
 
 
 # --- the other way ----------------------------------------------------------------------------------------------------

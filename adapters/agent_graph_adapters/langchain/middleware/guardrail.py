@@ -26,7 +26,7 @@ from langgraph.types import Command
 from agent_graph.decisions.results import make_storable
 from agent_graph.decisions.tools import read_tools
 from agent_graph.errors import Blocked, ConfigError
-from agent_graph.guardrails import Ask, Block, Finding, Guardrail, Judgement, Revise, beside_defaults, for_tools, judge
+from agent_graph.guardrails import Ask, Block, Finding, Guardrail, Judgement, Revise, beside_defaults, for_tools, judge, watching
 from agent_graph.messages import Conversion
 from agent_graph.runtime.judging import judged
 from agent_graph.runtime.turn import Turn
@@ -194,7 +194,8 @@ class GuardrailMiddleware(AgentMiddleware[RailState, Any, Any]):
         real = [tool for tool in tools if isinstance(tool, BaseTool)]
         names = tuple(sorted(tool.name for tool in real))
         if names not in self._told:
-            self._told[names] = for_tools(self.guardrails, read_tools([described(tool, tool) for tool in real]))
+            specs = read_tools([described(tool, tool) for tool in real])
+            self._told[names] = for_tools(watching(self.guardrails, specs), specs)
         return self._told[names]
 
 
