@@ -43,9 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentRunnable", "as_runnable"]
 
-Input: TypeAlias = "str | PromptValue | Sequence[Any] | Mapping[str, Any]"
+Input: TypeAlias = str | PromptValue | Sequence[Any] | Mapping[str, Any]
 """What the runnable takes; messages in any of the forms that LangChain takes."""
-Output: TypeAlias = "AIMessage | dict[str, Any]"
 
 _PASSED_ON = ("callbacks", "tags", "metadata", "run_name", "run_id", "max_concurrency")
 """Keys of a RunnableConfig that reach the graph as they are."""
@@ -118,6 +117,9 @@ class AgentRunnable(Runnable[Input, Any]):
     def get_graph(self, config: RunnableConfig | None = None) -> Any:
         """Return the drawing of the agent's graph."""
         return self.agent.graph.get_graph(config)
+
+    def __repr__(self) -> str:
+        return f"as_runnable({self.name!r})"
 
     # -- in ---------------------------------------------------------------------------------------------------------------------
 

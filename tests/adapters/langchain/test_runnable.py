@@ -16,6 +16,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from agent_graph import ConfigError, NoAnswer, ProductionAgent, RunConflict, create_production_agent
+from agent_graph.runtime.sync import run_sync
 from agent_graph.storage.port import TurnRequest
 from agent_graph.testing import DictMemory, FakeTools, ScriptedChatModel, ScriptedLLM, call
 from agent_graph_adapters.langchain import as_runnable
@@ -35,7 +36,7 @@ def agent_of(*replies: Any, **options: Any) -> ProductionAgent:
 
 def spec_agent(*replies: Any) -> ProductionAgent:
     tools = FakeTools({"weather": weather})
-    return ProductionAgent(ScriptedLLM(replies), [WEATHER], tools, DictMemory(), None, {})  # type: ignore[arg-type]  # nobody is told
+    return ProductionAgent(ScriptedLLM(replies), [WEATHER], tools, DictMemory(), None, {"retry_attempts": 1})  # type: ignore[arg-type]  # nobody is told
 
 
 CHAT = [SystemMessage("Be brief."), HumanMessage("Hello", id="h1"), AIMessage("Hi!", id="a1"), HumanMessage("Paris?", id="h2")]
@@ -165,11 +166,11 @@ def test_what_is_no_agent_is_refused() -> None:
 
 
 async def test_a_turn_without_an_answer_is_an_error_that_a_fallback_catches() -> None:
-    failing = as_runnable(spec_agent(RuntimeError("down"), RuntimeError("down"), RuntimeError("down")))
+    failing = as_runnable(spec_agent(RuntimeError("down")))
     with pytest.raises(NoAnswer, match=r"turn 1 ended without an answer \(failed\): RuntimeError: down") as raised:
         await failing.ainvoke("q", {"configurable": {"thread_id": "t"}})
     assert (raised.value.run_id, raised.value.run.status) == ("t", "failed")
-    rescued = as_runnable(spec_agent(*[RuntimeError("down")] * 3)).with_fallbacks([RunnableLambda(lambda _: "rescued")])
+    rescued = as_runnable(spec_agent(RuntimeError("down"))).with_fallbacks([RunnableLambda(lambda _: "rescued")])
     assert await rescued.ainvoke("q") == "rescued"
 
 
@@ -245,10 +246,41 @@ async def test_a_closed_stream_stops_the_turn_and_the_same_question_goes_on(tmp_
     assert (await agent.get("t")).turn == 1
 
 
+async def test_the_conversation_that_was_given_is_the_turns_also_after_a_crash(tmp_path: Path) -> None:
+    """Taken up by somebody who was not given it: `resume`, by another agent object, as in another process."""
+    first = agent_of(CALL, storage=tmp_path / "runs.db")
+    stream = as_runnable(first).astream({"messages": CHAT}, {"configurable": {"thread_id": "t"}})
+    assert [message.type for message in (await anext(stream))["messages"]] == ["ai"]
+    await stream.aclose()  # type: ignore[attr-defined]
+    await first.aclose()
+    async with agent_of("It is sunny.", storage=tmp_path / "runs.db") as second:
+        assert (await second.resume("t")).output == "It is sunny."
+        asked, _ = second.llm.requests[0]  # type: ignore[attr-defined]
+    assert [message.text for message in asked[1:4]] == ["Hello", "Hi!", "Paris?"]
+    assert "Be brief." in asked[0].text
+
+
+def test_a_synchronous_stream_that_is_left_stops_the_turn(tmp_path: Path) -> None:
+    agent = agent_of(CALL, "It is sunny.", storage=tmp_path / "runs.db")
+    runnable, config = as_runnable(agent), {"configurable": {"thread_id": "t"}}
+    for chunk in runnable.stream({"messages": [("user", "q")]}, config):  # type: ignore[arg-type]
+        assert [message.type for message in chunk["messages"]] == ["ai"]
+        break
+    assert runnable.invoke("q", config).text == "It is sunny."  # type: ignore[arg-type]
+    run_sync(agent.aclose())
+
+
+def test_what_langchain_asks_a_runnable_about_itself() -> None:
+    runnable = as_runnable(agent_of("hi"))
+    assert runnable.get_input_jsonschema()["anyOf"][0] == {"type": "string"}
+    assert "call_model" in (ChatPromptTemplate([("user", "{q}")]) | runnable).get_graph().draw_mermaid()
+    assert (runnable.get_name(), repr(runnable)) == ("agent", "as_runnable('agent')")
+
+
 async def test_a_failing_stream_raises() -> None:
     for given in ("q", {"messages": [("user", "q")]}):
         with pytest.raises(NoAnswer):
-            _ = [chunk async for chunk in as_runnable(spec_agent(*[RuntimeError("down")] * 3)).astream(given)]
+            _ = [chunk async for chunk in as_runnable(spec_agent(RuntimeError("down"))).astream(given)]
 
 
 async def test_events_are_seen_through_the_chain() -> None:
