@@ -167,6 +167,7 @@ class ProductionAgent:
         parts.check_port(memory_backend, "memory", "MemoryBackend", ("load", "save"), optional=True)
         parts.check_port(observability, "observability", "ObservabilityBackend", ("record_run", "record_tool_call"), optional=True)
         self.storage = open_storage(storage, durability=self.config.durability, redact=redact)
+        self._opened_storage = self.storage is not storage
         self.memory: Any = memory_backend if memory_backend is not None else memory.StoredMemory(self)
         self.recorder = Recorder(observability)
         self.response_format = answer_format(response_format)
@@ -371,10 +372,14 @@ class ProductionAgent:
         return self.storage.location
 
     async def aclose(self) -> None:
-        """Write what is queued and close what the agent opened; a second call does nothing."""
+        """Write what is queued and close what the agent opened; a second call does nothing.
+
+        A `Storage` that was handed in stays open: other agents may use it, and whoever made it closes it.
+        """
         await self.recorder.delivered()
         await self.governor.aclose()
-        await self.storage.close()
+        if self._opened_storage:
+            await self.storage.close()
 
     async def __aenter__(self) -> ProductionAgent:
         return self

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from agent_graph import ConfigError, ProductionAgent, RunInProgress, RunNotFound
+from agent_graph import ConfigError, ProductionAgent, RunInProgress, RunNotFound, StorageError
 from agent_graph.cli import main
 from agent_graph.config import cutoff
+from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.testing import DictMemory, FakeClock, FakeTools, ListObservability, ScriptedLLM, hang
 
 DAY_S = 86_400.0
@@ -67,6 +68,17 @@ async def test_more_runs_than_one_transaction_deletes() -> None:
     assert len(await agent.prune(older_than=0)) == 45
     assert await agent.runs() == []
     await agent.aclose()
+
+
+async def test_an_agent_closes_what_it_opened_and_nothing_else(tmp_path: Path) -> None:
+    shared = SqliteStorage(tmp_path / "shared.db")
+    async with agent_of("one", storage=shared) as one, agent_of("two", storage=tmp_path / "own.db") as own:
+        await one.run("question", "r")
+        await own.run("question", "r")
+    assert (await agent_of("three", storage=shared).run("question", "r")).turn == 2
+    with pytest.raises(StorageError, match="closed"):
+        await own.run("question", "r")
+    await shared.close()
 
 
 async def test_a_run_that_is_being_worked_on_is_not_deleted() -> None:

@@ -55,9 +55,10 @@ def agent_in(folder: Path, storage: SqliteStorage | None = None, *, pay_s: float
         await asyncio.sleep(pay_s)
         return "paid"
 
-    storage = storage or SqliteStorage(folder / "runs.db")
     tools, memory = FakeTools({"pay": pay}), DictMemory()
-    return ProductionAgent(ScriptedLLM([answer] * 10_000), [PAY], tools, memory, ListObservability(), {}, storage=storage)
+    return ProductionAgent(
+        ScriptedLLM([answer] * 10_000), [PAY], tools, memory, ListObservability(), {}, storage=storage or folder / "runs.db"
+    )
 
 
 async def outcome(agent: ProductionAgent, run_id: str, text: str, request_id: str | None) -> dict[str, Any]:

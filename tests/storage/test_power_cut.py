@@ -165,4 +165,4 @@ async def _judge(file: Path, barrier: Barrier) -> None:
         assert (run.status, run.steps) == ("complete", STEPS + 1)
     assert {*done} == {*range(STEPS)} - begun, "each payment is made once: those that were begun are not begun again"
     assert len(done) == len({*done})
-    await agent.aclose()
+    await storage.close()
