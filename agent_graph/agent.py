@@ -297,12 +297,11 @@ class ProductionAgent:
             (`force=True` goes on all the same), or it ended at no limit. ConfigError: `add_budget` names no limit, or no amount.
             RunInProgress and the rest as for `run`.
         """
-        more = None if add_budget is None else added(add_budget, self.config)
-        return await self.driver.drive(Asked(run_id=validate_run_id(run_id), input=None, force=force, add_budget=more))
+        return await self.driver.drive(self._resumed(run_id, force, add_budget))
 
-    async def stream_resume(self, run_id: str, *, force: bool = False) -> AsyncIterator[Event]:
+    async def stream_resume(self, run_id: str, *, force: bool = False, add_budget: Mapping[str, Any] | None = None) -> AsyncIterator[Event]:
         """Like `resume`, and yield the events."""
-        asked = Asked(run_id=validate_run_id(run_id), input=None, force=force)
+        asked = self._resumed(run_id, force, add_budget)
         async with contextlib.aclosing(self._streamed(asked)) as events:
             async for event in events:
                 yield event
@@ -427,6 +426,10 @@ class ProductionAgent:
             request_id=request_id,
             deadline_at=parts.moment(deadline_at),
         )
+
+    def _resumed(self, run_id: str, force: bool, add_budget: Mapping[str, Any] | None) -> Asked:
+        more = None if add_budget is None else added(add_budget, self.config)
+        return Asked(run_id=validate_run_id(run_id), input=None, force=force, add_budget=more)
 
     async def _last_turn(self, run_id: str) -> TurnRow:
         rows = await self.storage.turns(self.namespace, validate_run_id(run_id))

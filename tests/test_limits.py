@@ -156,6 +156,20 @@ async def test_a_landing_on_a_fallback_when_the_model_fails_for_good_and_a_call_
     assert provider.bill_usd <= Decimal("0.05")
 
 
+async def test_a_landing_on_a_fallback_that_gives_no_answer_says_what_failed() -> None:
+    provider = Provider()
+    main = scripted(provider, (tool_call("look", 1), 1_000), InternalServerError("no"))
+    dear = scripted(provider, (tool_call("look", 2), 5), name="dear", usd_per_token=CENT * 10)
+    run = await agent_of(main, dear, max_cost_usd=0.01 + 0.04).run("q")
+    assert (run.status, run.landed, run.stop_reason, len(run.tool_calls)) == ("failed", "error", "error", 1)
+    assert run.error == "LLMError: the model failed, and another one gave no answer from what was known."
+
+
+def test_a_fallback_that_needs_another_package_is_refused_with_the_line_to_paste() -> None:
+    with pytest.raises(ConfigError, match=r"mistralai:mistral-small.*pip install"):
+        create_production_agent("offline", fallbacks=["mistralai:mistral-small"])
+
+
 async def test_never_a_landing_on_the_model_that_just_failed() -> None:
     provider = Provider()
     main = scripted(provider, (tool_call("look", 1), 10), InternalServerError("no"))

@@ -92,8 +92,16 @@ def _add_run(commands: Any) -> None:
 
 
 def _add_resume(commands: Any) -> None:
-    command = commands.add_parser("resume", help="go on with a turn that was stopped or whose process died")
+    command = commands.add_parser("resume", help="go on with a turn that was stopped or whose process died, or that ended at a limit")
     command.add_argument("run_id", metavar="RUN_ID")
+    command.add_argument(
+        "--add-budget",
+        type=_addition,
+        action="append",
+        default=[],
+        metavar="LIMIT=AMOUNT",
+        help="what to add to a limit of this turn, such as max_cost_usd=0.05 or max_steps=5; it then goes on if it ended there",
+    )
     _add_force(command)
     _add_agent_options(command)
 
@@ -193,6 +201,16 @@ def _limit(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any]]:
             raise argparse.ArgumentTypeError(f'{text!r} is no number; "none" means no limit') from error
 
     return read
+
+
+def _addition(text: str) -> tuple[str, Decimal]:
+    """Read "max_steps=5"; which limits there are, the agent knows."""
+    key, _, amount = text.partition("=")
+    try:
+        number = Decimal(amount)
+    except InvalidOperation as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form LIMIT=AMOUNT, such as max_cost_usd=0.05") from error
+    return key.strip().replace("-", "_"), number
 
 
 _UNITS_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}

@@ -47,8 +47,8 @@ def run(arguments: Namespace) -> int:
 
 def resume(arguments: Namespace) -> int:
     """Go on with the unfinished turn of a run; of a run without one, show how its last turn ended."""
-    run_id = validate_run_id(arguments.run_id)
-    return _take_turn(arguments, lambda agent: _resumed(agent, run_id, force=arguments.force))
+    validate_run_id(arguments.run_id)
+    return _take_turn(arguments, lambda agent: _resumed(agent, arguments))
 
 
 def resolve(arguments: Namespace) -> int:
@@ -99,9 +99,10 @@ def _question(typed: str) -> str:
     return question
 
 
-async def _resumed(agent: ProductionAgent, run_id: str, *, force: bool) -> AsyncIterator[Event]:
+async def _resumed(agent: ProductionAgent, arguments: Namespace) -> AsyncIterator[Event]:
+    run_id, more = arguments.run_id, dict(arguments.add_budget) or None
     try:
-        async with _closing(agent.stream_resume(run_id, force=force)) as events:
+        async with _closing(agent.stream_resume(run_id, force=arguments.force, add_budget=more)) as events:
             async for event in events:
                 yield event
     except RunNotFound:

@@ -50,6 +50,8 @@ def _answered(turn: Turn, state: RunState) -> Outcome:
     landing = state.get("landing")
     if landing is None:
         return outcome.ended("failed", "LLMError: the model gave no answer: its last reply was empty.", "error")
+    if landing == "error":
+        return outcome.ended("failed", "LLMError: the model failed, and another one gave no answer from what was known.", "error")
     reached = violation(turn.limits, turn.spent)
     text = reached if reached is not None and reached.startswith(landing) else f"{landing}: the last call that it could pay gave no answer"
     return outcome.of_stop(text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from langgraph.errors import GraphBubbleUp
 
 from agent_graph.errors import LeaseLost, NotDurable, StorageError, describe
-from agent_graph.runtime.governor import ModelsFailed, TimeIsUp
+from agent_graph.runtime.governor import ModelsFailed, TimeIsUp, TimeToLand
 from agent_graph.state import Outcome
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def of_stop(text: str) -> Outcome:
 
 def of_error(error: Exception, turn: Turn) -> Outcome:
     """Return the end that `error` means."""
-    if isinstance(error, TimeIsUp):
+    if isinstance(error, TimeIsUp | TimeToLand):
         return of_stop(str(error))
     left = turn.time_left_s
     if isinstance(error, TimeoutError) and left is not None and left <= 0:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,15 @@ NOTHING = Estimate(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
 
 _lock = threading.RLock()
 """Held while a reservation is decided and entered, or closed: the turns of a tree may live in several threads."""
+
+
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603  a fork inherits the lock as it is, and not the thread that may have held it
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def nano(amount: Decimal) -> int:
@@ -206,7 +216,13 @@ class Ledger:
     def _enter(self, row: LedgerRow) -> list[_Asked]:
         self._open[row.entry] = row
         self.sums.add(row)
-        return [*self._write(row, reserving=True), *self._tell(reserving=True)]
+        asked = self._write(row, reserving=True)
+        try:
+            return [*asked, *self._tell(reserving=True)]
+        except BaseException:  # a turn above can record nothing any more, so this one makes no call
+            for one in asked:
+                asyncio.ensure_future(one.answer).add_done_callback(_look_at)
+            raise
 
     async def _is_granted(self, row: LedgerRow, answers: Sequence[_Asked]) -> bool:
         """Return whether every shared budget holds the reservation; withdraw it from all accounts where one does not."""
@@ -384,6 +400,11 @@ class Ledger:
             return [_Asked(self, row.charges, self._storage.reserve(row, fence=self._fence, caps=caps))]
         self._storage.put(row, fence=self._fence)
         return []
+
+
+def _look_at(answer: asyncio.Future[BudgetAnswer]) -> None:
+    if not answer.cancelled():
+        answer.exception()  # else asyncio would complain that nobody looked at it
 
 
 def _name(key: TurnKey) -> str:

@@ -89,7 +89,13 @@ def _budget(agent: Any) -> Iterator[Promise]:
         limits = {"USD": budget.max_cost_usd, "tokens": budget.max_tokens}
         held = " and ".join(f"{value} {unit}" for unit, value in limits.items() if value is not None)
         per = "a day" if budget.per == "day" else "in all"
-        yield Promise("budget", "yes", f"{budget.name} ({held} {per}) is shared by all that name it in {agent.storage.location}.")
+        shared = f"{budget.name} ({held} {per}) is shared by all that name it in {agent.storage.location}"
+        late = [candidate.name for candidate in agent.governor.candidates if candidate.backend is not None]
+        if late:
+            text = f"{shared}; {', '.join(late)} tells its cost only after a call, so as many calls as run at once may pass it."
+            yield Promise("budget", "best effort", text)
+        else:
+            yield Promise("budget", "yes", f"{shared}, and decided in the transaction that reserves.")
 
 
 def _calls(agent: Any) -> Iterator[Promise]:

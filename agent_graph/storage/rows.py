@@ -136,9 +136,11 @@ def _put_journal(row: JournalRow, redact: Redactor | None) -> tuple[str, tuple[A
 
 
 def _put_ledger(row: LedgerRow, redact: Redactor | None) -> tuple[str, tuple[Any, ...], int]:
+    # A sub-agent's row names its turn there, by which it is found again: a key like those of the row, which are not redacted either.
+    usage = _optional(row.usage, None if row.kind == "subagent" else redact)
     values = (
         *_key(row.key), row.entry, row.step, row.kind, row.attempt, storable(row.model, redact), row.state,
-        row.bound_nusd, row.bound_tokens, row.cost_nusd, row.tokens, _optional(row.usage, redact), row.used,
+        row.bound_nusd, row.bound_tokens, row.cost_nusd, row.tokens, usage, row.used,
         _charges_text(row.charges), row.used_s,
     )  # fmt: skip
     return _PUT_LEDGER, values, 256 + len(row.usage or "")

@@ -24,9 +24,6 @@ import pytest
 
 from agent_graph.errors import LeaseLost, NotDurable, RunInProgress, StorageError
 from agent_graph.storage.port import (
-    BudgetCap,
-    BudgetUse,
-    Charge,
     NoteRow,
     Row,
     Storage,
@@ -169,54 +166,6 @@ class StorageContract(ClaimsContract, BudgetsContract):
         assert after is not None
         assert after.checkpoint["id"] == identifier
 
-    # -- shared budgets ------------------------------------------------------------------------------------------------
-
-    @in_a_loop
-    async def test_a_reservation_is_written_if_it_fits_and_else_leaves_no_trace(self, storage: Storage) -> None:
-        turn, fence = await begun(storage, asyncio.current_task())
-        team = Charge("default", "team", "")
-        cap = BudgetCap(team, 100, 10)
-        asked = [(1, 60, 5, True), (2, 41, 1, False), (2, 1, 6, False), (2, 40, 5, True), (3, 1, 0, False)]
-        for entry, nusd, tokens, granted in [*asked, (1, 50, 5, True), (3, 10, 0, True)]:
-            row = ledger_row(turn.key, entry, bound_nusd=nusd, bound_tokens=tokens, charges=(team,))
-            answer = await storage.reserve(row, fence=fence, caps=[cap])
-            assert (answer.granted, answer.uses) == (granted, (await storage.budget_use(team),))
-        await storage.durable(turn.key, fence=fence)
-        assert [(row.entry, row.bound_nusd) for row in await storage.ledger(turn.key)] == [(1, 50), (2, 40), (3, 10)]
-        assert await storage.budget_use(team) == BudgetUse(100, 10)
-        assert await storage.budget_use(replace(team, period="2026-11-25")) == await storage.budget_use(replace(team, namespace="n"))
-
-    @in_a_loop
-    async def test_the_end_of_a_row_moves_its_budget_and_a_deleted_run_leaves_it(self, storage: Storage) -> None:
-        turn, fence = await begun(storage, asyncio.current_task())
-        team = Charge("default", "team", "")
-        ends: list[dict[str, Any]] = [{"state": "settled", "cost_nusd": 5, "tokens": 7}, {"state": "failed"}, {"state": "unsettled"}]
-        for entry, end in enumerate(ends, 1):
-            row = ledger_row(turn.key, entry, bound_nusd=60, charges=(team,))
-            assert (await storage.reserve(row, fence=fence, caps=[BudgetCap(team, None, None)])).granted
-            storage.put(replace(row, **end), fence=fence)
-        assert await storage.budget_use(team) == BudgetUse(5 + 60, 7)
-        await storage.release(turn.key, fence=fence)
-        await storage.delete("default", "r")
-        assert await storage.budget_use(team) == BudgetUse(5 + 60, 7), "the money of a deleted run is spent"
-
-    def test_of_many_at_once_as_many_are_granted_as_fit(self, opened: Callable[[], Storage]) -> None:
-        storages = [opened(), opened()]
-        team = Charge("default", "team", "")
-
-        async def ask(thread: int) -> bool:
-            storage = storages[thread % 2]
-            turn, fence = await begun(storage, asyncio.current_task(), run_id=f"r{thread}")
-            row = ledger_row(turn.key, 1, bound_nusd=30, charges=(team,))
-            return (await storage.reserve(row, fence=fence, caps=[BudgetCap(team, 100, None)])).granted
-
-        def run(thread: int) -> bool:
-            return asyncio.run(ask(thread))
-
-        with ThreadPoolExecutor(8) as pool:
-            assert sorted(pool.map(run, range(8))) == [False] * 5 + [True] * 3
-        assert asyncio.run(_use(storages[0], team)) == BudgetUse(90, 0)
-
     # -- many at once --------------------------------------------------------------------------------------------------
 
     def test_it_is_used_from_several_threads_and_loops_at_once(self, opened: Callable[[], Storage]) -> None:
@@ -307,7 +256,3 @@ class StorageContract(ClaimsContract, BudgetsContract):
         assert all(storage.promises)
         assert storage.promises
         assert storage.checkpointer is storage.checkpointer
-
-
-async def _use(storage: Storage, charge: Charge) -> BudgetUse:
-    return await storage.budget_use(charge)

@@ -37,6 +37,7 @@ def test_limits(typed: list[str], limits: dict[str, Any]) -> None:
         (["run", "hello", "--max-cost-usd", "cheap"], "'cheap' is no number"),
         (["run", "hello", "--max-step", "3"], "unrecognized arguments: --max-step 3"),
         (["runs", "--limit", "0"], "at least 1"),
+        (["resume", "r", "--add-budget", "max_steps"], "'max_steps' is not of the form LIMIT=AMOUNT"),
         (["runs", "--limit", "x"], "'x' is no whole number"),
     ],
 )

@@ -209,3 +209,18 @@ def test_own_tools(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("run", PARIS, "--tools", "my_tools_for_test:TOOLS", "--json")
     assert code == 0
     assert json.loads(out)["tool_calls"][0]["result"] == "sunny in Paris"
+
+
+def test_a_turn_that_ended_at_a_limit_goes_on_with_more(command: Command) -> None:
+    code, _, _ = command("run", PARIS, "--run-id", "r1", "--max-steps", "0", "--json")
+    assert code == 1
+    code, _, err = command("resume", "r1", "--add-budget", "max_stps=5")
+    assert code == 2
+    assert "Did you mean 'max_steps'?" in err
+    code, out, err = command(
+        "resume", "r1", "--max-steps", "0", "--add-budget", "max-steps=5", "--add-budget", "max_cost_usd=0.05", "--json"
+    )
+    run = json.loads(out)
+    assert (code, run["status"], run["turn"], run["steps"]) == (0, "complete", 1, 2), err
+    code, _, err = command("resume", "r1", "--add-budget", "max_steps=5")
+    assert (code, "at no limit" in err) == (2, True)

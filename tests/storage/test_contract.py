@@ -124,13 +124,6 @@ class Careless(SqliteStorage):
         await self.writer.ready()
 
 
-class Lavish(SqliteStorage):
-    """Grants every reservation."""
-
-    def reserve(self, row: LedgerRow, *, fence: int, caps: Sequence[BudgetCap]) -> Awaitable[BudgetAnswer]:
-        return super().reserve(row, fence=fence, caps=[replace(cap, max_nusd=None, max_tokens=None) for cap in caps])
-
-
 class Dropping(SqliteStorage):
     """Does not write what is queued when it is closed, and can be used afterwards."""
 
@@ -173,8 +166,6 @@ BROKEN: list[tuple[str, type[SqliteStorage]]] = [
     ("prune_deletes_what_is_over_and_old", Eager),
     ("the_memory_is_the_list_that_was_saved_last", Forgetful),
     ("a_write_that_failed_is_told_for_ever_and_to_its_own_turn_alone", Careless),
-    ("a_reservation_is_written_if_it_fits_and_else_leaves_no_trace", Lavish),
-    ("of_many_at_once_as_many_are_granted_as_fit", Lavish),
     ("close_writes_what_is_queued_frees_what_is_held_and_is_final", Dropping),
     ("a_reservation_that_does_not_fit_leaves_no_trace", Spendthrift),
     ("each_budget_of_a_reservation_has_to_hold_it", Spendthrift),
