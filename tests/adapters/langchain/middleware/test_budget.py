@@ -57,6 +57,7 @@ async def test_eight_agents_at_once_never_pass_half_a_dollar(invoke: Invoke) -> 
     assert not last(state).startswith("I have to stop"), "the caller still has an answer: what that takes was kept"
 
 
+@pytest.mark.slow
 async def test_agents_at_any_depth_spend_from_the_first(invoke: Invoke) -> None:
     """Each has a budget of its own, wider than what is left of its caller's."""
     leaf, middle, top = endless(), Metered(asks=numbered(("middle", {"topic": "b"}))), Metered(asks=numbered(("top", {"topic": "a"})))
@@ -67,6 +68,7 @@ async def test_agents_at_any_depth_spend_from_the_first(invoke: Invoke) -> None:
     assert Decimal("0.4") < leaf.billed + middle.billed + top.billed <= Decimal("0.6")
 
 
+@pytest.mark.slow
 async def test_a_production_agent_in_a_tool_spends_from_its_caller() -> None:
     worker, boss = endless(), Metered(asks=numbered(("research", {"topic": "a"})), wants=100)
     agent = create_production_agent(worker, [look], storage=":memory:", prices=PRICES, max_cost_usd=9, max_steps=None, max_tokens=None)
@@ -115,6 +117,7 @@ async def test_what_cannot_be_paid_is_not_called(invoke: Invoke, behavior: Any) 
     assert not model.requests
 
 
+@pytest.mark.slow
 async def test_structured_output_that_cannot_be_paid_is_an_error() -> None:
     class Answer(BaseModel):
         text: str
@@ -143,6 +146,7 @@ async def test_what_failed_and_may_have_been_billed_stays_counted(invoke: Invoke
     assert (spent.uncertain_usd, spent.cost_usd) == (uncertain, model.billed), "a refusal is free, a timeout may not be"
 
 
+@pytest.mark.slow
 async def test_a_price_that_nobody_knows_is_an_error_before_the_first_call() -> None:
     model = ChatOpenAI(model="gpt-nobody-knows", api_key=SecretStr("x"))
     with pytest.raises(ConfigError, match=r'prices=\{"gpt-nobody-knows"'):
@@ -180,6 +184,7 @@ async def test_each_question_has_the_whole_budget(invoke: Invoke, new_storage: N
     assert len(model.requests) == 4
 
 
+@pytest.mark.slow
 async def test_a_summary_begins_no_new_turn(invoke: Invoke, new_storage: New) -> None:
     """LangChain's SummarizationMiddleware takes the question out of the list, and puts a human message of its own there."""
     model = endless(wants=10)
@@ -253,6 +258,7 @@ async def test_a_call_that_was_cut_by_a_crash_stays_counted(invoke: Invoke, new_
 # -- beside others -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_backend_that_tells_its_cost_afterwards_is_counted() -> None:
     from agent_graph import as_chat_model
     from agent_graph.testing import ScriptedLLM, call

@@ -16,6 +16,8 @@ from agent_graph.messages import Conversion
 from agent_graph_adapters.langchain import BudgetMiddleware, CompressionMiddleware
 from tests.adapters.langchain.middleware.somebodys import PRICES, Metered, numbered
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 New = Callable[[], SqliteStorage]
 QUESTION = "Find out about everything there is."

@@ -156,6 +156,7 @@ async def test_an_exception_leaves_a_payment_in_doubt(invoke: Invoke, new_storag
     assert len(world.keys) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("idempotent", "error"), [(True, RuntimeError("busy")), (False, ToolNotExecuted("closed today"))])
 async def test_what_may_be_repeated_is_tried_again(invoke: Invoke, new_storage: New, idempotent: bool, error: Exception) -> None:
     world = World()
@@ -165,6 +166,7 @@ async def test_what_may_be_repeated_is_tried_again(invoke: Invoke, new_storage: 
     assert len(set(world.keys)) == 1
 
 
+@pytest.mark.slow
 async def test_the_last_attempt_is_told(invoke: Invoke, new_storage: New) -> None:
     world = World()
     world.then = [ToolNotExecuted("closed today")] * 9
@@ -242,6 +244,7 @@ async def test_a_tool_that_waits_for_a_person_is_run_again_by_its_own_word(invok
     assert len(world.keys) == 1
 
 
+@pytest.mark.slow
 async def test_a_tool_that_says_nothing_of_itself_is_run_once_and_named(
     invoke: Invoke, new_storage: New, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,8 @@ from agent_graph.testing import OpenAIServer, ScriptedChatModel, refuse
 from agent_graph_adapters.langchain import BudgetMiddleware, RetryMiddleware
 from tests.adapters.langchain.middleware.somebodys import PRICES, Metered
 
+pytestmark = pytest.mark.slow
+
 Invoke = Callable[..., Any]
 HELLO: Any = {"messages": [("user", "Hello.")]}
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware, ModelCallLimitMiddleware
 from langchain_core.tools import tool
@@ -18,6 +19,8 @@ from typing_extensions import TypedDict
 from agent_graph import SqliteStorage
 from agent_graph.testing import ScriptedChatModel
 from tests.adapters.langchain.middleware.somebodys import THREAD, calls
+
+pytestmark = pytest.mark.slow
 
 Invoke = Callable[..., Any]
 New = Callable[[], SqliteStorage]
