@@ -26,6 +26,8 @@ __all__ = ["AnswerFormat", "Misfit", "answer_format", "in_words"]
 
 _FENCE: Final = re.compile(r"\A```[A-Za-z0-9_-]*[ \t]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)
 _FAULTS_TOLD: Final = 5
+_STRATEGIES: Final = frozenset({"ToolStrategy", "ProviderStrategy", "AutoStrategy"})
+"""How `create_agent` is told by which way a model is to give an object. Here there is one way; what counts is the schema in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def answer_format(given: Any) -> AnswerFormat | None:
     Raises:
         ConfigError: it is none of these, or no valid schema.
     """
+    if type(given).__name__ in _STRATEGIES:
+        given = given.schema
     if given is None:
         return None
     if isinstance(given, Mapping):

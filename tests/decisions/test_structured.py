@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
@@ -72,6 +73,11 @@ def test_a_text_that_does_not_fit_says_why(form: Any, text: str | None, words: s
     assert isinstance(read, Misfit)
     assert words in read.reason
     assert len(read.reason) < 2_000
+
+
+@pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
+def test_what_create_agent_takes_is_taken(strategy: Any) -> None:
+    assert answer_format(strategy(Weather)).read(json.dumps(FITS)) == Weather(city="Paris", celsius=18)  # type: ignore[union-attr]
 
 
 def test_the_values_of_an_answer_are_no_part_of_the_reason() -> None:
