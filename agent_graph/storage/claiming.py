@@ -249,19 +249,27 @@ def _overwriting(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def over(connection: sqlite3.Connection, namespace: str | None, before: float) -> list[tuple[str, str]]:
-    """Return (namespace, run_id) of each run whose turns have all ended, the last of them before `before`."""
-    sql = f"SELECT namespace, run_id FROM ag_turns WHERE ?1 IS NULL OR namespace = ?1 GROUP BY namespace, run_id HAVING {_OVER}"  # noqa: S608
+    """Return (namespace, run_id) of each run that is over, and was last touched before `before`."""
+    sql = f"SELECT namespace, run_id FROM ag_turns t WHERE ?1 IS NULL OR namespace = ?1 GROUP BY namespace, run_id HAVING {_OVER}"  # noqa: S608
     return connection.execute(sql, (namespace, before)).fetchall()
 
 
-_OVER = "MAX(updated_at) < ?2 AND SUM(status IN ('running', 'waiting', 'stopped')) = 0"
+_OPEN = "IN ('running', 'waiting', 'stopped')"
+_PARENT = (
+    "p.namespace = json_extract(t.parent, '$[0]') AND p.run_id = json_extract(t.parent, '$[1]') AND p.turn = json_extract(t.parent, '$[2]')"
+)
+_OVER = (
+    f"MAX(t.updated_at) < ?2 AND SUM(t.status {_OPEN}) = 0 AND "  # noqa: S608 - constants only
+    f"SUM(t.parent IS NOT NULL AND EXISTS (SELECT 1 FROM ag_turns p WHERE {_PARENT} AND p.status {_OPEN})) = 0"
+)
+"""Its turns have ended, and so have those that they are part of: a parent that is resumed takes its sub-agent's end from there."""
 
 
 def prune(connection: sqlite3.Connection, names: Sequence[tuple[str, str]], before: float) -> list[tuple[str, str]]:
     """Delete those of `names` that are still over, and that nobody alive works on; return them."""
     deleted: list[tuple[str, str]] = []
     for namespace, run_id in names:
-        sql = f"SELECT {_OVER} FROM ag_turns WHERE namespace = ?1 AND run_id = ?3"  # noqa: S608 - constants only
+        sql = f"SELECT {_OVER} FROM ag_turns t WHERE namespace = ?1 AND run_id = ?3"  # noqa: S608 - constants only
         lease = _lease(connection, namespace, run_id)
         if connection.execute(sql, (namespace, before, run_id)).fetchone()[0] and (lease is None or not _is_held(lease)):
             delete(connection, namespace, run_id)

@@ -370,7 +370,8 @@ class Storage(ABC):
     async def prune(self, *, before: float, namespace: str | None = None) -> Sequence[tuple[str, str]]:
         """Delete every run that is over and was last touched before `before` (seconds since the epoch).
 
-        Over: each of its turns has ended, and nobody alive works on it. `namespace` None: of all namespaces.
+        Over: each of its turns has ended, and so has the parent of each that has one; and nobody alive works on it.
+        `namespace` None: of all namespaces.
 
         Returns:
             (namespace, run_id) of each run that was deleted.

@@ -217,12 +217,17 @@ class StorageContract(ClaimsContract, BudgetsContract):
             *(turn_row(status, 1, status, 10) for status in ("running", "waiting", "stopped")),
         ):  # fmt: skip
             storage.put(row, fence=0)
+        for parent in ("running", "old"):
+            child = turn_row(f"child of {parent}", 1, "complete", 10)
+            storage.put(replace(child, parent=f'["default","{parent}",1]'), fence=0)
         turn, fence = await begun(storage, asyncio.current_task(), run_id="busy")
         storage.put(replace(turn, status="complete", updated_at=10.0), fence=fence)
-        assert sorted(await storage.prune(before=50, namespace="default")) == [("default", "closed"), ("default", "old")]
+        assert sorted(await storage.prune(before=50, namespace="default")) == [
+            ("default", "child of old"), ("default", "closed"), ("default", "old")
+        ]  # fmt: skip
         assert list(await storage.prune(before=50)) == [("other", "theirs")]
         left = {row.key.run_id for row in await storage.runs()}
-        assert left == {"revived", "new", "running", "waiting", "stopped", "busy"}
+        assert left == {"revived", "new", "running", "waiting", "stopped", "busy", "child of running"}
 
     @in_a_loop
     async def test_unfinished_are_this_agents_dead_turns_oldest_first(self, storage: Storage) -> None:
