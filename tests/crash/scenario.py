@@ -7,6 +7,7 @@ fall inside it, before and after the instant at which it touches the world.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -36,14 +37,14 @@ class Tools(ToolBackend):
 
     async def execute(self, call: ToolCall) -> ToolCall:
         await asyncio.sleep(CALL_S)
-        self._world.effect()
-        await asyncio.sleep(CALL_S)
         call.result = f"{call.args['what']} is done"
+        self._world.effect(result=call.result)
+        await asyncio.sleep(CALL_S)
         return call
 
 
-def make_agent(world: World, **options: Any) -> ProductionAgent:
+def make_agent(world: World, *, script: Sequence[AIMessage] = SCRIPT, **options: Any) -> ProductionAgent:
     """Return the agent, in whatever process this is."""
-    model = world.chat_model(SCRIPT, cost_usd=COST_USD, latency_s=CALL_S)
-    options = {"prices": PRICES, "storage": world.storage, **options}
-    return ProductionAgent(model, TOOLS, Tools(world), None, ListObservability(), {"max_cost_usd": 0.5}, **options)  # type: ignore[arg-type]  # a chat model is taken too, and no memory is the default one
+    model = world.chat_model(script, cost_usd=COST_USD, latency_s=CALL_S)
+    options = {"prices": PRICES, "storage": world.storage, "max_cost_usd": 0.5, **options}
+    return ProductionAgent(model, TOOLS, Tools(world), None, ListObservability(), {}, **options)  # type: ignore[arg-type]  # a chat model is taken too, and no memory is the default one

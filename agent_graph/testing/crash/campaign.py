@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent_graph.errors import ConfigError
 from agent_graph.testing.crash.evidence import Evidence
 from agent_graph.testing.crash.forking import call_in_fork, modules_used_by, run_in_fork
 from agent_graph.testing.crash.judging import Violation, judge
@@ -114,6 +115,8 @@ class Campaign:
 
     def _random(self, kills: int, per_run: int) -> None:
         loop_s = self._measured_loop_s()
+        if not loop_s:
+            raise ConfigError("kills at random instants: the program never says where its work begins. Let it call world.begins().")
         fallen = 0
         while fallen < kills:
             wanted = min(self._luck.randint(1, per_run), kills - fallen)

@@ -41,6 +41,8 @@ class TurnAccount:
     unsettled_usd: tuple[Decimal, ...] = ()
     """The bound of each model call whose bill is unknown; their sum is `uncertain_usd`."""
     calls: tuple[RecordedCall, ...] = ()
+    limited: bool = False
+    """Whether it ended or landed for a limit's sake: what is uncertain after a crash counts, so it may have to end earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class Account:
 
     turns: tuple[TurnAccount, ...]
     transcript: tuple[Said, ...]
+    others: tuple[RecordedCall, ...] = ()
+    """Tool calls of the other runs in its storage: of sub-agents."""
     idempotent: Mapping[str, bool] = field(default_factory=dict[str, bool])
     """Which tools may be run twice."""
     max_cost_usd: Decimal | None = None
@@ -71,8 +75,8 @@ class Account:
 
     @property
     def calls(self) -> tuple[RecordedCall, ...]:
-        """The tool calls of all turns, in order."""
-        return tuple(call for turn in self.turns for call in turn.calls)
+        """The tool calls of all turns, in order, and those of sub-agents."""
+        return (*(call for turn in self.turns for call in turn.calls), *self.others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,9 @@
 | limits never passed | more billed than `max_cost_usd`, or more steps than `max_steps`, in any turn |
 | final state | the conversation differs from the undisturbed one, up to the first call in doubt |
 
-A call in doubt is no fault of the program: the model was told so, and may well go another way from there.
+A turn may end at a limit earlier than undisturbed, since bills that a crash left unknown count in full.
+A call in doubt is no fault of the program: the model was told so, and may well go another way from there. Nor is one that was looked
+up in the world and whose effect names no result.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from decimal import Decimal
 from typing import Final
 
 from agent_graph.decisions import pairing
-from agent_graph.testing.crash.evidence import Account, Evidence, RecordedCall, Said
-from agent_graph.testing.crash.world import Bill, Effect, Event
+from agent_graph.testing.crash.evidence import Account, Evidence, RecordedCall, Said, TurnAccount
+from agent_graph.testing.crash.world import SETTLED, Bill, Effect, Event
 
 __all__ = ["INVARIANTS", "Violation", "billed", "judge"]
 
@@ -55,7 +57,7 @@ def _finished(run: Evidence, undisturbed: Evidence) -> Iterator[str]:
     if len(ours) != len(due):
         yield f"{len(ours)} turns; the undisturbed run has {len(due)}"
     for number, (turn, other) in enumerate(zip(ours, due, strict=False), 1):
-        if turn.status != other.status and not _in_doubt(turn.calls):
+        if turn.status != other.status and not _in_doubt(turn.calls) and not _ended_early(turn):
             yield f"turn {number} is {turn.status}; undisturbed it is {other.status}"
 
 
@@ -194,17 +196,19 @@ def _limits_kept(run: Evidence, undisturbed: Evidence) -> Iterator[str]:
 
 
 def _final_state(run: Evidence, undisturbed: Evidence) -> Iterator[str]:
+    if any(_ended_early(turn) for turn in run.account.turns):
+        return
     doubtful = {call.call_id for call in run.account.calls if call.state == "in doubt"}
     ours, due = run.account.transcript, undisturbed.account.transcript
     for at, (said, other) in enumerate(zip(ours, due, strict=False)):
-        if said.answers in doubtful:
+        if said.answers in doubtful or (said.answers is not None and said.text == SETTLED):
             return
         if said != other:
             yield f"message {at} is {_short(said)}; undisturbed it is {_short(other)}"
             return
     if len(ours) != len(due):
         yield f"{len(ours)} messages; the undisturbed run has {len(due)}"
-    if not doubtful:
+    if not doubtful and all(said.text != SETTLED for said in ours):
         yield from _same_accounts(run.account, undisturbed.account)
 
 
@@ -220,6 +224,11 @@ def _same_accounts(ours: Account, due: Account) -> Iterator[str]:
 
 def _outcome(call: RecordedCall) -> tuple[str, str, str, str, bool, str]:
     return call.tool, call.args, call.call_id, call.key, call.succeeded, call.result
+
+
+def _ended_early(turn: TurnAccount) -> bool:
+    """Whether a limit ended the turn that what is uncertain after a crash counts in."""
+    return turn.limited and bool(turn.unsettled_usd)
 
 
 def _short(said: Said) -> str:

@@ -36,6 +36,8 @@ class Tally:
     """Calls that the program said it does not know about."""
     in_doubt_done: int = 0
     """Those of them that had in fact happened."""
+    limited: int = 0
+    """Runs that a limit ended, or made to land."""
     billed_usd: Decimal = Decimal(0)
     settled_usd: Decimal = Decimal(0)
     uncertain_usd: Decimal = Decimal(0)
@@ -62,6 +64,7 @@ _FIGURES = (
     "repeated",
     "in_doubt",
     "in_doubt_done",
+    "limited",
     "billed_usd",
     "settled_usd",
     "uncertain_usd",
@@ -84,6 +87,7 @@ def tally(evidence: Evidence, violations: Iterable[Violation], *, attempts: int,
         repeated=sum(times > 1 for times in once.values()),
         in_doubt=len(doubtful),
         in_doubt_done=len(doubtful & {event.key for event in effects}),
+        limited=any(turn.limited for turn in account.turns),
         billed_usd=billed(evidence.events),
         settled_usd=_sum(account, "cost_usd"),
         uncertain_usd=_sum(account, "uncertain_usd"),

@@ -9,14 +9,14 @@ import inspect
 import json
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent_graph.errors import ConfigError, OutcomeUnknown
-from agent_graph.resolutions import Done, NotDone
 from agent_graph.storage.location import VARIABLE
+from agent_graph.storage.port import TurnKey
 from agent_graph.testing.crash.evidence import Account, RecordedCall, Said, TurnAccount
 from agent_graph.testing.crash.world import World, views_of
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["RUN_ID", "AgentSubject", "Subject"]
 
 RUN_ID = "crash"
+LIMITS = frozenset({"max_steps", "max_tokens", "max_cost_usd", "timeout_s", "budget"})
 _NANO = Decimal(10) ** 9
 
 
@@ -77,11 +78,12 @@ class AgentSubject:
     async def account(self, world: World) -> Account:
         """Return what `run` returned, or would return, of each turn, and the conversation as it is stored."""
         async with await self._made(world) as agent:
-            rows = await agent.storage.turns(agent.namespace, RUN_ID)
+            rows, others = await agent.storage.turns(agent.namespace, RUN_ID), await _turns_of_others(agent)
             return Account(
                 turns=tuple([await _turn(agent, row) for row in rows]),
                 transcript=await _transcript(agent, rows[-1]) if rows else (),
-                idempotent={name: _mark(agent, spec) for name, spec in agent.specs.items()},
+                others=await _calls_of(agent, others),
+                idempotent=await _marks(agent, others),
                 max_cost_usd=agent.config.max_cost_usd,
                 max_steps=agent.config.max_steps,
                 bounded=all(_is_priced(agent, candidate) for candidate in agent.governor.candidates),
@@ -112,12 +114,36 @@ async def _looked_up(agent: ProductionAgent, world: World, run: AgentRun) -> Age
         raise ConfigError(
             f"{entry['call_id']} waits for a person ({entry['reason']}): a crash test has nobody to ask. Leave that rail out."
         )
-    word = Done("done before the crash") if world.happened(entry["key"]) else NotDone()
+    word = world.reconcile(await _key_of(agent, run, entry["call_id"]))
     return await agent.resolve(run.run_id, entry["call_id"], word)
 
 
+async def _key_of(agent: ProductionAgent, run: AgentRun, call_id: str) -> str | None:
+    rows = await agent.storage.journal(TurnKey(agent.namespace, run.run_id, run.turn))
+    return next((row.call_key for row in reversed(rows) if row.call_id == call_id), None)
+
+
+async def _turns_of_others(agent: ProductionAgent) -> list[TurnRow]:
+    """The turns of the other runs in its storage: of sub-agents."""
+    newest = [row for row in await agent.storage.runs(agent.namespace, limit=1_000) if row.key.run_id != RUN_ID]
+    return [row for last in newest for row in await agent.storage.turns(agent.namespace, last.key.run_id)]
+
+
+async def _calls_of(agent: ProductionAgent, rows: Sequence[TurnRow]) -> tuple[RecordedCall, ...]:
+    """Their tool calls by the journal: a sub-agent whose parent has given it up has no account of what it had begun."""
+    from agent_graph.runtime.account import call_of, is_over
+
+    calls = [row for turn in rows for row in await agent.storage.journal(turn.key) if row.state != "planned"]
+    return tuple(_call(call_of(row)) if is_over(row) else replace(_call(call_of(row)), state="in doubt", succeeded=False) for row in calls)
+
+
+async def _marks(agent: ProductionAgent, others: Sequence[TurnRow]) -> dict[str, bool]:
+    """Which tools may be run twice: by their own mark, before what the agent makes of it; of sub-agents' tools, by the journal."""
+    journaled = {call.tool: call.idempotent for row in others for call in await agent.storage.journal(row.key)}
+    return journaled | {name: _mark(agent, spec) for name, spec in agent.specs.items()}
+
+
 def _mark(agent: ProductionAgent, spec: Any) -> bool:
-    """The tool's own mark, before what the agent makes of it."""
     return agent.is_idempotent(spec.name) if spec.idempotent is None else bool(spec.idempotent)
 
 
@@ -138,6 +164,7 @@ async def _turn(agent: ProductionAgent, row: TurnRow) -> TurnAccount:
         uncertain_usd=_money(run.cost_uncertain_usd),
         unsettled_usd=tuple(entry.bound_nusd / _NANO for entry in ledger if entry.state in ("reserved", "unsettled")),
         calls=tuple(_call(call) for call in run.tool_calls),
+        limited=run.landed is not None or (run.error or "").partition(":")[0] in LIMITS,
     )
 
 

@@ -26,7 +26,7 @@ from agent_graph.types import Message, MessageRole
 if TYPE_CHECKING:
     from agent_graph.testing.chat_model import ScriptedChatModel
 
-__all__ = ["Bill", "Effect", "Event", "World", "read_events", "views_of"]
+__all__ = ["SETTLED", "Bill", "Effect", "Event", "World", "read_events", "views_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,8 @@ class Effect:
     """Canonical JSON."""
     what: str = ""
     """Tells apart the effects of one call that has several."""
+    result: str = ""
+    """What the service answers when it is asked about this key later, as JSON; empty where it was not said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,9 @@ class Bill:
 
 
 Event: TypeAlias = Effect | Bill
+
+SETTLED = "done before the crash"
+"""The result of a call that was looked up in the world, where its effect names none."""
 
 
 class World:
@@ -106,11 +111,14 @@ class World:
 
     # -- what happens ---------------------------------------------------------------------------------------------------------
 
-    def effect(self, what: str = "", *, tool: str | None = None, key: str | None = None, call_id: str | None = None) -> None:
+    def effect(
+        self, what: str = "", *, result: Any = None, tool: str | None = None, key: str | None = None, call_id: str | None = None
+    ) -> None:
         """Write that a tool touches the world, now. Called inside a tool, it knows the call; elsewhere name all three.
 
         Args:
             what: tells apart the effects of a call that has several; the same `what` twice under one key is the effect done twice.
+            result: what the service would say of it later, for `settled` and `reconcile`: the tool's own result.
             tool, key, call_id: of the call, where it is not the running one's.
         """
         call = current_call.get()
@@ -125,6 +133,7 @@ class World:
                 call_id=call_id or ("" if call is None else call.call_id),
                 args=args,
                 what=what,
+                result="" if result is None else json.dumps(result),
             )
         )
         self._noticed("tool.touched_the_world")
@@ -160,11 +169,17 @@ class World:
 
     def happened(self, key: str | None) -> bool:
         """Return whether an effect under this idempotency key is in the ledger: what a service that knows its keys would say."""
-        return any(isinstance(event, Effect) and event.key == key for event in read_events(self.ledger))
+        return any(event.key == key for event in self._effects())
 
-    def reconcile(self, key: str) -> Done | NotDone:
-        """Say what became of a call: a tool's `reconcile`, with the ledger's word."""
-        return Done("done before the crash") if self.happened(key) else NotDone()
+    def reconcile(self, key: str | None) -> Done | NotDone:
+        """Say what became of a call: a tool's `reconcile`, or a person's word, with the ledger's."""
+        results = [event.result for event in self._effects() if event.key == key]
+        if not results:
+            return NotDone()
+        return Done(json.loads(results[-1]) if results[-1] else SETTLED)
+
+    def _effects(self) -> list[Effect]:
+        return [event for event in read_events(self.ledger) if isinstance(event, Effect)]
 
     # -- models whose script goes on after a crash -------------------------------------------------------------------------------
 

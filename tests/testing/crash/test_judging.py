@@ -11,7 +11,7 @@ import pytest
 
 from agent_graph.testing.crash.evidence import Account, Evidence, RecordedCall, Said, TurnAccount
 from agent_graph.testing.crash.judging import INVARIANTS, judge
-from agent_graph.testing.crash.world import Bill, Effect
+from agent_graph.testing.crash.world import SETTLED, Bill, Effect
 
 LOOK = Effect(attempt=1, tool="look", key="k1", call_id="c1", args="{}")
 PAY = Effect(attempt=1, tool="pay", key="k2", call_id="c2", args="{}")
@@ -65,6 +65,7 @@ BROKEN: list[tuple[str, Evidence, str]] = [
     ("finished", turn(status="running"), "turn 1 is running; undisturbed it is complete"),
     ("finished", replace(GOOD, failures=("attempt 2 ended by itself: KeyError",)), "attempt 2 ended by itself"),
     ("finished", account(turns=()), "0 turns"),
+    ("finished", turn(status="failed", limited=True), "turn 1 is failed; undisturbed it is complete"),
     ("no acknowledged step lost", events(ASKED, LOOK, PAY, ANSWERED, LOOK), "look (c1) was run again after the model had been shown"),
     ("no acknowledged step lost", events(ASKED, LOOK, PAY, ANSWERED, ASKED), "asked with 0 replies after it had been asked with 1"),
     ("no non-idempotent call run twice", events(ASKED, LOOK, PAY, PAY, ANSWERED), "pay: 2 effects under the key k2"),
@@ -109,6 +110,16 @@ ALLOWED: dict[str, Callable[[], Evidence]] = {
     "in doubt, and it had happened": doubtful,
     "in doubt, and it had not": lambda: doubtful(events(ASKED, LOOK, ANSWERED)),
     "in doubt, and the turn ended another way": lambda: doubtful(status="failed"),
+    "looked up in the world, which names no result": lambda: replace(
+        calls(CALLS[0], replace(CALLS[1], result=f'"{SETTLED}"')),
+        account=replace(ACCOUNT, transcript=(*TALK[:3], replace(TALK[3], text=SETTLED), Said(role="assistant", text="other"))),
+    ),
+    "ended at a limit because of what is uncertain": lambda: turn(
+        status="failed", output=None, limited=True, uncertain_usd=Decimal("0.03"), unsettled_usd=(Decimal("0.03"),)
+    ),
+    "an effect of a sub-agent": lambda: replace(
+        account(others=(replace(CALLS[0], key="k9", call_id="c9"),)), events=(*GOOD.events, replace(LOOK, key="k9", call_id="c9"))
+    ),
     "a bill that is uncertain within its bound": lambda: turn(cost_usd=Decimal("0.01"), uncertain_usd=Decimal("0.01")),
     "an uncertain bill of a model that tells its price afterwards": lambda: replace(GOOD, account=unpriced),
     "such a model past the limit by one call": lambda: account(bounded=False, max_cost_usd=Decimal("0.015")),
