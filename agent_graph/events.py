@@ -40,6 +40,8 @@ class TextDelta:
     """The step that the text belongs to, from 1."""
     provisional: bool = False
     """True where a guardrail may still block or replace this text (`hold_text=False`)."""
+    restarts: bool = False
+    """True where this step's text so far is void: the attempt that gave it failed, and another one begins. Its own text is empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ import pytest
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from agent_graph import AgentRun, ProductionAgent, RunFinished, create_production_agent
+from agent_graph import AgentRun, Allow, ProductionAgent, RunFinished, TextDelta, create_production_agent, guardrail
 from agent_graph.testing import Answer, FakeClock, OpenAIServer, Tokens, after, broken, call, calls, hang, refuse
 
 pytestmark = pytest.mark.server
@@ -43,6 +43,13 @@ def server() -> Iterator[OpenAIServer]:
         yield running
 
 
+@pytest.fixture
+def lone_server() -> Iterator[OpenAIServer]:
+    """A server whose circuit breaker no other test has seen: breakers are the process's, by address."""
+    with OpenAIServer(prices=PRICES) as running:
+        yield running
+
+
 @tool(extras={"idempotent": True})
 async def weather(city: str) -> str:
     """The weather in a city."""
@@ -57,6 +64,12 @@ def model_at(server: OpenAIServer, way: str, name: str = "m") -> ChatOpenAI:
 def agent_at(server: OpenAIServer, way: str, clock: FakeClock | None, **options: Any) -> ProductionAgent:
     options = {"timeout_s": 600, "retry_attempts": 3, "prices": PRICES} | options
     return create_production_agent(model_at(server, way), [weather], clock=clock, **options)
+
+
+@guardrail(stages=["output"], pure=True)
+async def harmless(stage: str, payload: Any, run: Any) -> Any:
+    """Allows every answer; it might not, so text is held for it."""
+    return Allow()
 
 
 async def asked(agent: ProductionAgent, way: str, question: str = "How is it in Paris?") -> AgentRun:
@@ -260,6 +273,27 @@ async def test_fallbacks_are_asked_in_order_and_priced_as_themselves(server: Ope
         await judged(server, agent, way, run)
 
 
+def shown(events: Sequence[Any]) -> str:
+    """Return the text that stands on a screen that follows `events`."""
+    text = ""
+    for event in events:
+        if isinstance(event, TextDelta):
+            text = "" if event.restarts else text + event.text
+    return text
+
+
+@pytest.mark.parametrize("rails", [(), (harmless,)], ids=["text as it comes", "text held for a rail"])
+@pytest.mark.parametrize("way", ["chat streamed", "responses streamed"])
+async def test_text_of_an_attempt_that_failed_is_taken_back(server: OpenAIServer, way: str, rails: Sequence[Any]) -> None:
+    """A user saw "One two one two three": what the first attempt had said before it broke off, and then all of the second."""
+    server.script([broken("disconnect", "One two three four.", after=6), "One two three four."])
+    async with agent_at(server, way, FakeClock(auto=True), guardrails=rails) as agent:
+        events = [event async for event in agent.stream("Count.", "r")]
+    assert len(server.requests) == 2
+    assert shown(events) == "One two three four."
+    assert sum(event.restarts for event in events if isinstance(event, TextDelta)) == (0 if rails else 1)
+
+
 async def test_a_model_that_was_handed_in_is_not_changed(server: OpenAIServer) -> None:
     model = model_at(server, "chat")
     before = (model.max_retries, model.root_async_client, model.root_async_client.max_retries)
@@ -270,20 +304,44 @@ async def test_a_model_that_was_handed_in_is_not_changed(server: OpenAIServer) -
     assert len(server.requests) == 2
 
 
-async def test_many_runs_do_not_multiply_the_load_on_a_server_that_is_down() -> None:
+async def test_many_runs_do_not_multiply_the_load_on_a_server_that_is_down(lone_server: OpenAIServer) -> None:
     """60 requests without a retry budget and a circuit breaker; and as soon as the server is back, so are the runs."""
-    down = OpenAIServer(lambda body: refuse(503), prices=PRICES)
-    async with down, agent_at(down, "chat", FakeClock(auto=True)) as agent:
+    lone_server.script(lambda body: refuse(503))
+    async with agent_at(lone_server, "chat", FakeClock(auto=True)) as agent:
         runs = await asyncio.gather(*(agent.run("Hi", f"r{number}") for number in range(20)))
         assert {run.status for run in runs} == {"failed"}
-        assert 20 <= len(down.requests) <= 35
-        down.script(["Fine."], last_forever=True)
+        assert 20 <= len(lone_server.requests) <= 35
+        lone_server.script(["Fine."], last_forever=True)
         assert (await agent.run("Hi", "alone")).status == "complete"
         runs = await asyncio.gather(*(agent.run("Hi", f"r{number}") for number in range(20)))
         assert {run.status for run in runs} == {"complete"}
 
 
-async def test_concurrent_runs_cost_together_what_the_server_billed(server: OpenAIServer) -> None:
+async def test_one_key_that_is_refused_does_not_keep_another_from_its_calls(lone_server: OpenAIServer) -> None:
+    """Limits are per key: a tenant at its rate limit opened the circuit for all tenants of the process."""
+    lone_server.script(lambda body: later() if body["messages"][-1]["content"] == "poor" else "Fine.")
+    key: Any = "another"
+    rich = ChatOpenAI(model="m", base_url=lone_server.base_url, api_key=key)
+    async with (
+        agent_at(lone_server, "chat", FakeClock(auto=True)) as agent,
+        create_production_agent(rich, prices=PRICES, clock=FakeClock(auto=True)) as other,
+    ):
+        refused = await asyncio.gather(*(agent.run("poor", f"p{number}") for number in range(8)))
+        served = await asyncio.gather(*(other.run("rich", f"r{number}") for number in range(8)))
+    assert {run.status for run in refused} == {"failed"}
+    assert {run.status for run in served} == {"complete"}
+
+
+@pytest.mark.parametrize(("status", "uncertain"), [(503, False), (429, False), (504, True), (408, True), (524, True)])
+async def test_a_timeout_on_the_way_may_have_been_billed(server: OpenAIServer, status: int, uncertain: bool) -> None:
+    server.script([refuse(status)] * 3)
+    async with agent_at(server, "chat", FakeClock(auto=True)) as agent:
+        run = await asked(agent, "chat")
+    assert run.status == "failed"
+    assert (run.cost_uncertain_usd > 0) == uncertain
+
+
+async def test_concurrent_runs_cost_together_what_the_server_billed(lone_server: OpenAIServer) -> None:
     """Tool loops with faults in between, on one agent; the sum is exact to the nano-dollar."""
     numbers = itertools.count()
 
@@ -295,8 +353,8 @@ async def test_concurrent_runs_cost_together_what_the_server_billed(server: Open
         told = any(message["role"] == "tool" for message in body["messages"])
         return Answer("Fine.", tokens=used) if told else Answer(tool_calls=PARIS.metadata["tool_calls"], tokens=used)
 
-    server.script(reply)
-    async with agent_at(server, "chat", FakeClock(auto=True), retry_attempts=9) as agent:
+    lone_server.script(reply)
+    async with agent_at(lone_server, "chat", FakeClock(auto=True), retry_attempts=9) as agent:
         runs = await asyncio.gather(*(agent.run("Hi", f"r{number}") for number in range(25)))
     assert sum(run.status == "complete" for run in runs) >= 20, [run.error for run in runs]
-    assert sum(round(run.total_cost_usd * 10**9) for run in runs) == server.bill_usd * 10**9
+    assert sum(round(run.total_cost_usd * 10**9) for run in runs) == lone_server.bill_usd * 10**9

@@ -161,10 +161,19 @@ def candidate_of(choice: Choice, *, source: Callable[[], BaseChatModel], model: 
         max_output_tokens=profile.get("max_output_tokens"),
         window=profile.get("max_input_tokens"),
         reasoning=bool(profile.get("reasoning_output")),
+        account=_account(model),
         service_tier=getattr(model, "service_tier", None),
         tells_end=any(ancestor.__name__ == "BaseChatOpenAI" for ancestor in type(model).__mro__),
         cap_parameter=_CAP_PARAMETERS.get(choice.provider or "", "max_tokens"),
     )
+
+
+def _account(model: BaseChatModel) -> int:
+    """Return a number that stands for the keys of `model` in this process; it does not tell them."""
+    from pydantic import SecretStr
+
+    values = [getattr(model, name, None) for name in type(model).model_fields]
+    return hash(tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr)))
 
 
 def insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, config: AgentConfig) -> None:

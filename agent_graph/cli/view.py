@@ -123,8 +123,8 @@ class Foot:
                 self._tools[call.call_id] = words.call_text(call, 40)
             case ToolFinished(call=call):
                 self._tools.pop(call.call_id, None)
-            case TextDelta(text=text):
-                self._text = (self._text + text)[-400:]
+            case TextDelta(text=text, restarts=restarts):
+                self._text = "" if restarts else (self._text + text)[-400:]
                 return
             case _:
                 self._text = ""

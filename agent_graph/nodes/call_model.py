@@ -61,19 +61,21 @@ async def _step(turn: Turn, state: RunState) -> Command[Next]:
         if plan.call is None:
             return plan.leave
         try:
-            reply = await plan.call.reply(asked, tools=landing is None, on_text=text.take if turn.streaming else None)
+            reply = await plan.call.reply(asked, tools=landing is None, text=text if turn.streaming else None)
             break
         except NotAffordable:
             continue  # others spent meanwhile what was left: look again
         except ModelOverflow as error:
             return _compress_once(turn, state, plan.input_tokens, error)
         except (ModelsFailed, TimeToLand) as error:
-            return await _landed_on_another(turn, state, plan.call, error)
+            return await _landed_on_another(turn, state, plan.call, error, text)
     turn.agent.learn(turn, spec)
     return await _after(turn, state, with_ids(reply, step), text, landing=landing)
 
 
-async def _landed_on_another(turn: Turn, state: RunState, call: ModelCall, error: ModelsFailed | TimeToLand) -> Command[Next]:
+async def _landed_on_another(
+    turn: Turn, state: RunState, call: ModelCall, error: ModelsFailed | TimeToLand, text: _TextRelay
+) -> Command[Next]:
     """Land on a model that has not just failed, if there is one and something to answer from; else the error is the turn's end.
 
     A model that was only too slow has not failed: without another one it gets the time that was kept for the landing.
@@ -89,9 +91,8 @@ async def _landed_on_another(turn: Turn, state: RunState, call: ModelCall, error
     asked = _input_of(turn, state["messages"], landing)
     count = turn.agent.count(turn, turn.conversion.to_spec(asked))
     again = turn.agent.governor.call(turn, input_tokens=count, step=state["step"] + 1, landing=True, without=tuple(spent))
-    text = _TextRelay(turn, state["step"] + 1)
     try:
-        reply = await again.reply(asked, tools=False, on_text=text.take if turn.streaming else None)
+        reply = await again.reply(asked, tools=False, text=text if turn.streaming else None)
     except (NotAffordable, ModelsFailed, ModelOverflow):
         raise error from None
     update = await _after(turn, state, with_ids(reply, state["step"] + 1), text, landing=landing)
@@ -200,12 +201,21 @@ class _TextRelay:
         self._turn, self._step = turn, step
         self._changeable = any(getattr(rail, "changes_text", True) for stage in ("reply", "output") for rail in rails_at(turn, stage))
         self._held: list[str] = []
+        self._told = False
+
+    def begin(self) -> None:
+        """Forget what was taken of an attempt that failed; who has heard it already is told."""
+        self._held.clear()
+        if self._told:
+            self._turn.emit(TextDelta("", self._step, provisional=self._changeable, restarts=True))
+            self._told = False
 
     def take(self, text: str) -> None:
         if self._changeable and self._turn.config.hold_text:
             self._held.append(text)
         else:
             self._turn.emit(TextDelta(text, self._step, provisional=self._changeable))
+            self._told = True
 
     def release(self) -> None:
         for text in self._held:

@@ -36,6 +36,8 @@ class Candidate:
     """Its context window in tokens."""
     reasoning: bool = False
     """Whether it thinks inside its output."""
+    account: int = 0
+    """Stands for its key: whose calls are refused says nothing of another's."""
     service_tier: str | None = None
     """The service tier that its client asks for; it sets the worst case."""
     cap_parameter: str = "max_tokens"
@@ -50,7 +52,8 @@ class Candidate:
 
     @property
     def breaker_key(self) -> tuple[str, str]:
-        """Who shares its circuit breaker: everybody who asks the same server for the same model; an unnamed object only itself."""
+        """Who shares its circuit breaker: everybody who asks the same server for the same model with the same key; an unnamed object
+        only itself."""
         if self.backend is not None:
             return (f"object-{id(self.backend)}", self.name)
-        return (self.base_url or self.provider or f"object-{id(self.source)}", self.name)
+        return (f"{self.base_url or self.provider or f'object-{id(self.source)}'}#{self.account}", self.name)

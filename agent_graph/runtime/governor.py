@@ -19,10 +19,10 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from langchain_core.messages import AIMessage, BaseMessage, message_chunk_to_message
 
@@ -50,6 +50,7 @@ __all__ = [
     "ModelOverflow",
     "ModelsFailed",
     "NotAffordable",
+    "TextSink",
     "TimeIsUp",
     "TimeToLand",
     "circuit_of",
@@ -58,6 +59,8 @@ __all__ = [
 
 logger = logging.getLogger("agent_graph")
 
+GATEWAY_TIMEOUTS = frozenset({408, 504, 522, 524})
+"""Statuses that say only that somebody on the way stopped waiting (522 and 524 are Cloudflare's)."""
 MOST_BOUND = 64
 """Bound clients that are kept: one for each event loop that asked, and loops come and go."""
 
@@ -235,8 +238,11 @@ def _has_end(about: Mapping[str, Any]) -> bool:
 
 
 def never_billed(error: BaseException, failure: Failure) -> bool:
-    """Return whether a failed attempt cost nothing for certain: it was answered with an error status, or never left."""
-    return failure.status is not None or _never_left(error)
+    """Return whether a failed attempt cost nothing for certain: it was answered with an error status, or never left.
+
+    A timeout that a proxy reports is no such status: the model behind it may well have answered.
+    """
+    return (failure.status is not None and failure.status not in GATEWAY_TIMEOUTS) or _never_left(error)
 
 
 def _never_left(error: BaseException | None) -> bool:
@@ -246,6 +252,16 @@ def _never_left(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+class TextSink(Protocol):
+    """Where the text of a streamed reply goes."""
+
+    def begin(self) -> None:
+        """An attempt begins: what was taken before, of one that failed, is void."""
+
+    def take(self, text: str) -> None:
+        """The next piece."""
 
 
 class _CandidateFailed(Exception):
@@ -285,7 +301,7 @@ class ModelCall:
         self._number = 0
         self._messages: Sequence[BaseMessage] = ()
         self._tools = True
-        self._on_text: Callable[[str], None] | None = None
+        self._text: TextSink | None = None
 
     # -- what the limits say ----------------------------------------------------------------------------------------------------
 
@@ -333,21 +349,19 @@ class ModelCall:
 
     # -- the call ---------------------------------------------------------------------------------------------------------------
 
-    async def reply(
-        self, messages: Sequence[BaseMessage], *, tools: bool = True, on_text: Callable[[str], None] | None = None
-    ) -> AIMessage:
+    async def reply(self, messages: Sequence[BaseMessage], *, tools: bool = True, text: TextSink | None = None) -> AIMessage:
         """Return a model's reply to `messages`, trying again and falling back as the policy says.
 
         Args:
             messages: the whole input, system message included.
             tools: whether the model may call tools.
-            on_text: called with each piece of text where the reply is to be streamed.
+            text: takes each piece of text where the reply is to be streamed.
 
         Raises:
             NotAffordable, TimeIsUp, TimeToLand, ModelOverflow, ModelsFailed (its cause is the last error), ContractError,
             StorageError, NotDurable, LeaseLost.
         """
-        self._messages, self._tools, self._on_text = messages, tools, on_text
+        self._messages, self._tools, self._text = messages, tools, text
         failed: BaseException | None = None
         refused: _Refused | None = None
         for candidate in self.candidates:
@@ -509,17 +523,17 @@ class ModelCall:
             options[candidate.cap_parameter] = cap
         if candidate.backend is not None:
             options["step"] = self._step
-        if self._on_text is None:
+        if self._text is None:
             return await runnable.ainvoke(list(self._messages), **options)
-        return await self._streamed(runnable, candidate, options)
+        return await self._streamed(runnable, candidate, options, self._text)
 
-    async def _streamed(self, runnable: Any, candidate: Candidate, options: dict[str, Any]) -> AIMessage:
-        assert self._on_text is not None
+    async def _streamed(self, runnable: Any, candidate: Candidate, options: dict[str, Any], text: TextSink) -> AIMessage:
+        text.begin()
         chunks: list[Any] = []
         async for chunk in runnable.astream(list(self._messages), **options):
             chunks.append(chunk)
             if chunk.text:
-                self._on_text(chunk.text)
+                text.take(chunk.text)
         if not chunks:
             raise LLMError(f"{candidate.name}: the stream ended before it began.")
         whole = chunks[0] + chunks[1:] if len(chunks) > 1 else chunks[0]  # at once: adding one by one is quadratic

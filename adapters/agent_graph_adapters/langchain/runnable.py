@@ -162,9 +162,10 @@ class AgentRunnable(Runnable[Input, Any]):
         async with contextlib.aclosing(self.agent._streamed(asked)) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
-                    shown = (shown or "") + event.text if event.step == step else event.text
+                    shown = (shown or "") + event.text if event.step == step and not event.restarts else event.text
                     step = event.step
-                    yield AIMessageChunk(content=event.text)
+                    if event.text:
+                        yield AIMessageChunk(content=event.text)
                 elif isinstance(event, RunFinished):
                     yield _last_chunk(await self._answer(question, event.run), shown or "")
 
