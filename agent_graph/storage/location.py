@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 import sys
@@ -21,7 +22,9 @@ from agent_graph.errors import ConfigError
 from agent_graph.storage.port import Redactor, Storage
 from agent_graph.storage.schema import MEMORY
 
-__all__ = ["VARIABLE", "default_location", "open_storage", "planned_location"]
+__all__ = ["VARIABLE", "Place", "default_location", "open_storage", "planned_location"]
+
+_log = logging.getLogger("agent_graph.storage")
 
 VARIABLE = "AGENT_GRAPH_STORAGE"
 _FILE = "runs.db"
@@ -78,6 +81,41 @@ def open_storage(
     if storage is None:
         return SqliteStorage(None, durability=durability, redact=redact)
     raise ConfigError(f"storage: a path, a Storage or None is due, not {storage!r}.")
+
+
+class Place:
+    """The file's path, found out at the first use."""
+
+    def __init__(self, path: str | Path | None, env: Mapping[str, str]) -> None:
+        self._cwd = _cwd()  # of now: a later chdir must not move the runs
+        self._given = None if path is None else (MEMORY if str(path) == MEMORY else str(self._cwd / Path(path).expanduser()))
+        self._env = dict(env) if path is None else {}
+        self._found: str | None = None
+        self.warning: str | None = None
+        """Why what is written there may not last, once that is known."""
+
+    def locate(self) -> str:
+        """Return the path, making the default folder if it is that."""
+        if self._given is not None:
+            return self._given
+        if self._found is None or not Path(self._found).parent.is_dir():
+            path, self.warning = default_location(self._cwd, self._env)
+            self._found = str(path)
+            if self.warning:
+                _log.warning("%s", self.warning)
+        return self._found
+
+    @property
+    def name(self) -> str:
+        """The path; before the first use, the planned one."""
+        return self._given or self._found or str(planned_location(self._cwd, self._env))
+
+
+def _cwd() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was deleted; an absolute path, or the user's state folder, still serves
+        return Path("/nowhere")
 
 
 def _absolute(path: str | Path, cwd: Path) -> Path:

@@ -18,20 +18,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 import os
 import sqlite3
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from agent_graph.errors import LeaseLost, NotDurable, StorageError
+from agent_graph.errors import ConfigError, LeaseLost, NotDurable, StorageError
 from agent_graph.storage import budgets, claiming
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.forking import Forkable
 from agent_graph.storage.leases import Hold, Keeper
-from agent_graph.storage.location import default_location, planned_location
+from agent_graph.storage.location import Place
 from agent_graph.storage.memory import MemoryRows
 from agent_graph.storage.port import (
     BudgetAnswer,
@@ -72,10 +71,11 @@ if TYPE_CHECKING:
 __all__ = ["SqliteStorage"]
 
 T = TypeVar("T")
-_log = logging.getLogger("agent_graph.storage")
 
 _PRUNED_AT_ONCE = 20
 """Runs that one transaction deletes."""
+_MAX_BUSY_S = 86_400
+"""SQLite counts it in milliseconds, in 32 bits."""
 
 
 class SqliteStorage(Storage, Forkable):
@@ -88,6 +88,9 @@ class SqliteStorage(Storage, Forkable):
     `path`: the file, ":memory:", or None for the default place (`location.py`). `durability`: what a record survives that
     `durable` has answered for, "power" cuts or (faster) only a killed "process". `redact`: takes secrets out of what is written.
     `busy_s`: how long another program's lock on the file is waited for, in seconds.
+
+    Raises:
+        ConfigError: one of them cannot be. Nothing is opened before the first use.
     """
 
     def __init__(
@@ -98,7 +101,8 @@ class SqliteStorage(Storage, Forkable):
         redact: Redactor | None = None,
         busy_s: float = 30.0,
     ) -> None:
-        self._place = _Place(path, os.environ)
+        _insist(path, durability, redact, busy_s)
+        self._place = Place(path, os.environ)
         self._durability = durability
         self._redact = redact
         self._memory = MemoryRows(redact)
@@ -343,37 +347,16 @@ class SqliteStorage(Storage, Forkable):
         return self._readers
 
 
-class _Place:
-    """The file's path, found out at the first use."""
-
-    def __init__(self, path: str | Path | None, env: Mapping[str, str]) -> None:
-        self._cwd = _cwd()  # of now: a later chdir must not move the runs
-        self._given = None if path is None else (MEMORY if str(path) == MEMORY else str(self._cwd / Path(path).expanduser()))
-        self._env = dict(env) if path is None else {}
-        self._found: str | None = None
-        self.warning: str | None = None
-
-    def locate(self) -> str:
-        """Return the path, making the default folder if it is that."""
-        if self._given is not None:
-            return self._given
-        if self._found is None or not Path(self._found).parent.is_dir():
-            path, self.warning = default_location(self._cwd, self._env)
-            self._found = str(path)
-            if self.warning:
-                _log.warning("%s", self.warning)
-        return self._found
-
-    @property
-    def name(self) -> str:
-        return self._given or self._found or str(planned_location(self._cwd, self._env))
-
-
-def _cwd() -> Path:
-    try:
-        return Path.cwd()
-    except OSError:  # it was deleted; an absolute path, or the user's state folder, still serves
-        return Path("/nowhere")
+def _insist(path: object, durability: object, redact: object, busy_s: object) -> None:
+    """Raise ConfigError for a setting that cannot be."""
+    if path is not None and not (isinstance(path, str | Path) and str(path).strip() and "\0" not in str(path)):
+        raise ConfigError(f"storage: a path is due, not {path!r}.")
+    if durability not in ("power", "process"):
+        raise ConfigError(f"durability: 'power' or 'process' is due, not {durability!r}.")
+    if redact is not None and not callable(redact):
+        raise ConfigError(f"redact: a function that takes and returns text is due, not {redact!r}.")
+    if isinstance(busy_s, bool) or not isinstance(busy_s, int | float) or not 0 <= busy_s <= _MAX_BUSY_S:
+        raise ConfigError(f"busy_s: seconds from 0 to {_MAX_BUSY_S:,} are due, not {busy_s!r}.")
 
 
 _OF_TURN = "WHERE namespace = ? AND run_id = ? AND turn = ?"

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_graph.errors import LeaseLost, NotDurable, RunInProgress, StorageError
+from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunInProgress, StorageError
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, TurnKey, TurnRow
 from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.types import Message, MessageRole
@@ -34,6 +34,20 @@ def test_the_constructor_opens_and_creates_nothing(file: Path) -> None:
     assert storage.checkpointer is storage.checkpointer
     assert list(file.parent.iterdir()) == []
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"path": ""}, "storage: a path"), ({"path": 7}, "storage: a path"), ({"path": "a\0b"}, "storage: a path"),
+        ({"durability": "none"}, "durability: 'power' or 'process'"), ({"durability": None}, "durability"),
+        ({"redact": "secret"}, "redact: a function"), ({"busy_s": -1}, "busy_s"), ({"busy_s": float("nan")}, "busy_s"),
+        ({"busy_s": "30"}, "busy_s"), ({"busy_s": 10**9}, "busy_s"), ({"busy_s": True}, "busy_s"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_is_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        SqliteStorage(**wrong)
 
 
 async def test_a_closed_storage_says_so_and_closes_twice(storage: SqliteStorage, begin: Any, rows: Any) -> None:
