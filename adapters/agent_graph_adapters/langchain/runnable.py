@@ -3,6 +3,7 @@
 What goes in decides what comes out:
 
 - a string, a PromptValue or a list of messages: the final AIMessage;
+- `Command(resume=...)`, a person's word for the turn of this thread that waits for one: the final AIMessage;
 - `{"messages": [...]}`: `{"messages": [...]}` with this turn's new messages only, so that `add_messages` takes it as it is; with a
   `response_format`, `structured_response` beside it, as `create_agent` has it.
 
@@ -27,6 +28,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.utils import AddableDict
+from langgraph.types import Command
 from typing_extensions import override
 
 from agent_graph.context import idempotency_key
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentRunnable", "as_runnable"]
 
-Input: TypeAlias = str | PromptValue | Sequence[Any] | Mapping[str, Any]
+Input: TypeAlias = str | PromptValue | Sequence[Any] | Mapping[str, Any] | Command[Any]
 """What the runnable takes; messages in any of the forms that LangChain takes."""
 
 _PASSED_ON = ("callbacks", "tags", "metadata", "run_name", "run_id", "max_concurrency")
@@ -84,9 +86,26 @@ class AgentRunnable(Runnable[Input, Any]):
         Raises:
             NoAnswer: the turn failed, or waits for a person. ConfigError: an input or a thread_id that cannot be. What `run` raises.
         """
+        if isinstance(input, Command):
+            return await self._resumed(input, config)
         question = _read(input)
         run = await self.agent.driver.drive(self._asked(question, config))
         return await self._answer(question, run)
+
+    async def _resumed(self, word: Command[Any], config: RunnableConfig | None) -> AIMessage:
+        """Give a person's word to the turn that waits for it, and return the answer that it then comes to."""
+        run_id = _run_id(ensure_config(config))
+        if run_id is None:
+            raise ConfigError("thread_id: a Command(resume=...) answers a run that waits; name it: {'configurable': {'thread_id': ...}}.")
+        run = await self.agent.get(run_id)
+        pending, decisions = run.pending, _decisions(word)
+        if len(decisions) != len(pending) or not pending:
+            waits = ", ".join(repr(entry["call_id"]) for entry in pending) or "nothing"
+            raise ConfigError(f"resume: {len(decisions)} decisions were given; run {run_id!r} waits for a word on {waits}, one each.")
+        for entry, decision in zip(pending, decisions, strict=True):
+            run = await self.agent.resolve(run_id, entry["call_id"], decision)
+        answer: AIMessage = await self._answer(_Question("", None, as_state=False), run)
+        return answer
 
     @override
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
@@ -151,11 +170,16 @@ class AgentRunnable(Runnable[Input, Any]):
         return [message for message in state.values["messages"][state.values["first"] + 1 :] if message.id not in given]
 
     def _chunks(self, given: Input, config: RunnableConfig | None, *, stream_mode: Any = None, **_: Any) -> AsyncGenerator[Any, None]:
+        if isinstance(given, Command):
+            return self._answered(given, config)
         question = _read(given)
         asked = self._asked(question, config)
         if stream_mode is not None:
             return self._relayed(question, asked, stream_mode)
         return self._steps(question, asked) if question.as_state else self._texts(question, asked)
+
+    async def _answered(self, word: Command[Any], config: RunnableConfig | None) -> AsyncGenerator[Any, None]:
+        yield _last_chunk(await self._resumed(word, config), "")
 
     async def _texts(self, question: _Question, asked: Asked) -> AsyncGenerator[Any, None]:
         shown = step = None
@@ -220,6 +244,12 @@ class _Question:
     """The conversation that was given, the input in it; None where only a text was."""
     as_state: bool
     """Whether messages under a key came in, and are to go out."""
+
+
+def _decisions(word: Command[Any]) -> list[Any]:
+    """Return a person's words: as LangChain's HumanInTheLoopMiddleware takes them, or one alone."""
+    resume = word.resume
+    return list(resume["decisions"]) if isinstance(resume, Mapping) and isinstance(resume.get("decisions"), list) else [resume]
 
 
 def _read(given: Any) -> _Question:
@@ -300,4 +330,4 @@ def _why(run: AgentRun) -> str:
     if run.status != "running":
         return f"run {run.run_id!r}: turn {run.turn} ended without an answer ({run.status}): {run.error}"
     waits = "; ".join(f"await agent.resolve({run.run_id!r}, {entry['call_id']!r}, ...) ({entry['reason']})" for entry in run.pending)
-    return f"run {run.run_id!r}: turn {run.turn} waits for a person's word: {waits or 'it was stopped'}"
+    return f"run {run.run_id!r}: turn {run.turn} waits for a person's word: {waits or 'it was stopped'}; or Command(resume=...) as input."

@@ -26,6 +26,18 @@ def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
+class Told(ListObservability):
+    """What was told, once all of it has been: on a busy machine the handler's own second may not be enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handler = as_callback_handler(self)
+
+    def all(self) -> Told:
+        self.handler._recorder.wait(60)
+        return self
+
+
 def asking(*cities: str) -> AIMessage:
     return AIMessage("", tool_calls=[{"id": f"c{n}", "name": "weather", "args": {"city": city}} for n, city in enumerate(cities)])
 
@@ -35,11 +47,11 @@ def app_of(*replies: Any, **options: Any) -> Any:
 
 
 async def test_a_create_agent_app() -> None:
-    seen = ListObservability()
+    seen = Told()
     app = app_of(asking("Paris", "Rome"), "It is sunny.", checkpointer=InMemorySaver())
-    config: Any = {"callbacks": [as_callback_handler(seen)], "configurable": {"thread_id": "t"}}
+    config: Any = {"callbacks": [seen.handler], "configurable": {"thread_id": "t"}}
     await app.ainvoke({"messages": [("user", "Paris and Rome?")]}, config)
-    [run] = seen.runs
+    [run] = seen.all().runs
     assert (run.run_id, run.input, run.output, run.status, run.steps) == ("t", "Paris and Rome?", "It is sunny.", "complete", 2)
     assert (run.total_tokens, run.total_cost_usd) == (2200, pytest.approx(2 * (1000 * 0.15e-6 + 100 * 0.60e-6), abs=1e-12))
     assert sorted((c.tool_name, c.call_id, c.args["city"], c.result) for c in run.tool_calls) == [
@@ -51,47 +63,50 @@ async def test_a_create_agent_app() -> None:
 
 
 def test_invoked_synchronously() -> None:
-    seen = ListObservability()
-    app_of("hi").invoke({"messages": [("user", "q")]}, {"callbacks": [as_callback_handler(seen)]})
-    assert [(run.output, run.steps) for run in seen.runs] == [("hi", 1)]
+    seen = Told()
+    app_of("hi").invoke({"messages": [("user", "q")]}, {"callbacks": [seen.handler]})
+    assert [(run.output, run.steps) for run in seen.all().runs] == [("hi", 1)]
 
 
 async def test_what_failed_is_told_as_failed() -> None:
-    seen = ListObservability()
+    seen = Told()
     with pytest.raises(ValueError, match="no such city"):
-        await app_of(asking("Atlantis")).ainvoke({"messages": [("user", "q")]}, {"callbacks": [as_callback_handler(seen)]})
-    [run] = seen.runs
+        await app_of(asking("Atlantis")).ainvoke({"messages": [("user", "q")]}, {"callbacks": [seen.handler]})
+    [run] = seen.all().runs
     assert (run.status, run.error) == ("failed", "ValueError: no such city")
     assert [c.error for c in run.tool_calls] == ["ValueError: no such city"]
 
 
 async def test_concurrent_runs_are_kept_apart() -> None:
-    seen = ListObservability()
-    handler = as_callback_handler(seen)
+    seen = Told()
+    handler = seen.handler
     app = create_agent(ScriptedChatModel(["hi"], last_forever=True), [])
     await asyncio.gather(
         *(app.ainvoke({"messages": [("user", f"q{n}")]}, {"callbacks": [handler], "metadata": {"thread_id": f"t{n}"}}) for n in range(20))
     )
-    assert sorted((run.run_id, run.input, run.steps) for run in seen.runs) == sorted((f"t{n}", f"q{n}", 1) for n in range(20))
+    assert sorted((run.run_id, run.input, run.steps) for run in seen.all().runs) == sorted((f"t{n}", f"q{n}", 1) for n in range(20))
     assert (handler._root_of, handler._calls) == ({}, {}), "nothing is kept of what has ended"
 
 
 async def test_a_model_alone_a_chain_and_a_tool_alone() -> None:
-    seen = ListObservability()
-    config: Any = {"callbacks": [as_callback_handler(seen)]}
+    seen = Told()
+    config: Any = {"callbacks": [seen.handler]}
     await ScriptedChatModel(["hi"]).ainvoke("q", config)
     await RunnableLambda(lambda question: {"answer": 17, "to": question}).ainvoke({"question": "q"}, config)
     await weather.ainvoke({"city": "Paris"}, config)
-    assert [(run.input, run.output) for run in seen.runs] == [("q", "hi"), ('{"question":"q"}', '{"answer":17,"to":{"question":"q"}}')]
-    [(call, _)] = seen.calls
+    assert [(run.input, run.output) for run in seen.all().runs] == [
+        ("q", "hi"),
+        ('{"question":"q"}', '{"answer":17,"to":{"question":"q"}}'),
+    ]
+    [(call, _)] = seen.all().calls
     assert call.result == "sunny in Paris"
 
 
 async def test_a_cost_that_the_provider_tells_wins() -> None:
-    seen = ListObservability()
+    seen = Told()
     reply = AIMessage("hi", response_metadata={"cost_usd": 0.25, "model_name": "gpt-4o-mini"})
-    await ScriptedChatModel([reply], usage=(10, 5)).ainvoke("q", {"callbacks": [as_callback_handler(seen)]})
-    assert seen.runs[0].total_cost_usd == 0.25
+    await ScriptedChatModel([reply], usage=(10, 5)).ainvoke("q", {"callbacks": [seen.handler]})
+    assert seen.all().runs[0].total_cost_usd == 0.25
 
 
 class Broken(ObservabilityBackend):
@@ -103,8 +118,10 @@ class Broken(ObservabilityBackend):
 
 
 async def test_a_backend_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    handler = as_callback_handler(Broken())
     with caplog.at_level(logging.WARNING, logger="agent_graph"):
-        out = await app_of(asking("Paris"), "sunny").ainvoke({"messages": [("user", "q")]}, {"callbacks": [as_callback_handler(Broken())]})
+        out = await app_of(asking("Paris"), "sunny").ainvoke({"messages": [("user", "q")]}, {"callbacks": [handler]})
+        handler._recorder.wait(60)
     assert out["messages"][-1].text == "sunny"
     assert "disk full" in caplog.text
 

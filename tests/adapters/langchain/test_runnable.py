@@ -14,8 +14,9 @@ from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import Command
 
-from agent_graph import ConfigError, NoAnswer, ProductionAgent, RunConflict, create_production_agent
+from agent_graph import Ask, ConfigError, NoAnswer, ProductionAgent, RunConflict, create_production_agent, guardrail
 from agent_graph.runtime.sync import run_sync
 from agent_graph.storage.port import TurnRequest
 from agent_graph.testing import DictMemory, FakeTools, ScriptedChatModel, ScriptedLLM, call
@@ -176,6 +177,42 @@ async def test_a_turn_without_an_answer_is_an_error_that_a_fallback_catches() ->
 
 class Owner:
     """Of a lease; once it is collected, its turn is nobody's."""
+
+
+@guardrail(stages={"tool_args"})
+async def ask(stage: str, payload: Any, run: Any) -> Any:
+    return Ask("are you sure?")
+
+
+@pytest.mark.parametrize("resume", [{"decisions": [{"type": "approve"}]}, {"type": "approve"}, "approve"], ids=str)
+async def test_a_turn_that_waits_is_answered_by_a_command(resume: Any) -> None:
+    runnable, config = as_runnable(agent_of(CALL, "It is sunny.", guardrails=[ask])), {"configurable": {"thread_id": "t"}}
+    with pytest.raises(NoAnswer, match=r"waits for a person's word: .*'c1'.*are you sure\?") as raised:
+        await runnable.ainvoke("q", config)  # type: ignore[arg-type]
+    assert raised.value.run.pending[0]["call_id"] == "c1"
+    assert (await runnable.ainvoke(Command(resume=resume), config)).text == "It is sunny."  # type: ignore[arg-type]
+
+
+async def test_the_answer_to_a_command_streams_as_one_chunk() -> None:
+    runnable, config = as_runnable(agent_of(CALL, "It is sunny.", guardrails=[ask])), {"configurable": {"thread_id": "t"}}
+    with pytest.raises(NoAnswer):
+        await runnable.ainvoke("q", config)  # type: ignore[arg-type]
+    [chunk] = [chunk async for chunk in runnable.astream(Command(resume="approve"), config)]  # type: ignore[arg-type]
+    assert (type(chunk), chunk.text) == (AIMessageChunk, "It is sunny.")
+
+
+async def test_a_word_that_nobody_waits_for_is_refused() -> None:
+    runnable = as_runnable(agent_of(CALL, "It is sunny.", guardrails=[ask]))
+    with pytest.raises(ConfigError, match="thread_id: "):
+        await runnable.ainvoke(Command(resume="approve"))
+    config: Any = {"configurable": {"thread_id": "t"}}
+    with pytest.raises(NoAnswer):
+        await runnable.ainvoke("q", config)
+    with pytest.raises(ConfigError, match="2 decisions were given; run 't' waits for a word on 'c1', one each"):
+        await runnable.ainvoke(Command(resume={"decisions": ["approve", "approve"]}), config)
+    await runnable.ainvoke(Command(resume="approve"), config)
+    with pytest.raises(ConfigError, match="waits for a word on nothing"):
+        await runnable.ainvoke(Command(resume="approve"), config)
 
 
 async def test_an_unfinished_turn_is_closed_by_another_input() -> None:
