@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent_graph import resolutions
 from agent_graph.decisions.results import make_storable
 from agent_graph.errors import AgentGraphError, ConfigError, RunConflict, RunInProgress, RunNotFound
+from agent_graph.failpoints import failpoint
 from agent_graph.runtime.account import stored_run, to_result
 from agent_graph.runtime.owner import Owner
 from agent_graph.runtime.turn import RESOLUTION
@@ -30,6 +31,7 @@ async def settle(agent: Any, request: TurnRequest, call_id: str, word: Resolutio
     owner = Owner(asyncio.current_task())  # kept until the word is on disk: the lease lives as long
     claim: Claim = await agent.storage.claim(replace(request, settles=True, fingerprint=""), owner)
     row = _granted(agent, claim, request.run_id, call_id)
+    failpoint("word.claimed")
     run = await stored_run(agent.storage, row)
     try:
         entry = _entry(agent, run, call_id, resolutions.to_json(word))
@@ -38,6 +40,7 @@ async def settle(agent: Any, request: TurnRequest, call_id: str, word: Resolutio
         raise
     body = make_storable({"key": entry["key"], "outcome": resolutions.to_json(word)}).json
     agent.storage.put(NoteRow(key=row.key, step=0, kind=RESOLUTION, body=body), fence=claim.fence)
+    failpoint("word.queued")
     run.pending = [other for other in run.pending if other is not entry]
     status: Any = "waiting" if run.pending else "stopped"
     await _give_back(agent, replace(row, status=status, result=to_result(run) if run.pending else None), claim.fence)

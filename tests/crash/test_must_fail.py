@@ -20,7 +20,7 @@ from tests.crash.stock import StockSubject
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
-RANDOM = Plan(failpoints=False, pairs=0, kills=60)
+RANDOM = Plan(failpoints=False, pairs=0, kills=50)
 POINTS = Plan(every=4, pairs=0, kills=0)
 
 

@@ -22,7 +22,7 @@ from agent_graph.errors import ConfigError
 from agent_graph.testing.crash.evidence import Evidence
 from agent_graph.testing.crash.forking import call_in_fork, modules_used_by, run_in_fork
 from agent_graph.testing.crash.judging import Violation, judge
-from agent_graph.testing.crash.killing import AfterSeconds, AtFailpoint, CancelAt, Fault, Watch, counting_awaits
+from agent_graph.testing.crash.killing import AfterSeconds, AtFailpoint, AtNamed, CancelAt, Fault, Watch, counting_awaits
 from agent_graph.testing.crash.report import CrashReport, Failure, Tally, tally
 from agent_graph.testing.crash.subject import Subject
 from agent_graph.testing.crash.world import World, read_events
@@ -53,6 +53,8 @@ class Plan:
     """The caller's task is cancelled at the n-th await, for every n, a run each."""
     signals: Sequence[int] = ()
     """Each of these signals at the n-th failpoint, for every n."""
+    named: Sequence[Sequence[str]] = ()
+    """Runs whose first attempt dies at the failpoint of the first name, the second at that of the second, and so on."""
     every: int = 1
     """Of "every n", only each so-manyth, beginning at a random one."""
 
@@ -89,6 +91,8 @@ class Campaign:
         each = "every" if plan.every == 1 else f"each {plan.every}th"
         if plan.failpoints:
             self._every(f"SIGKILL at {each} failpoint", AtFailpoint, itertools.count(first, plan.every))
+        for names in plan.named:
+            self._run("SIGKILL at " + ", then ".join(names), [AtNamed(name) for name in names])
         if plan.pairs:
             self._pairs(plan.pairs, points)
         if plan.kills:

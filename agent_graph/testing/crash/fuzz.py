@@ -37,6 +37,7 @@ def crash_fuzz(
     kills_per_run: int = 4,
     awaits: bool = False,
     signals: Sequence[int] = (),
+    named: Sequence[Sequence[str]] = (),
     every: int = 1,
     seed: int | None = None,
     look: Callable[[Evidence], Iterable[str]] | None = None,
@@ -69,6 +70,8 @@ def crash_fuzz(
         kills_per_run: at most so many of them in one run.
         awaits: cancel the caller's task at the n-th await, for every n.
         signals: send each of these (`signal.SIGINT`, `signal.SIGTERM`) at the n-th failpoint, for every n.
+        named: runs at given failpoints: `[("tool.after_effect", "claim.after")]` kills the first process at the one and the second
+            at the other. `failpoint(...)` in the source shows which there are.
         every: of each "every n", try only each so-manyth.
         seed: draws the faults; None for a new one. It is in the report.
         look: your own judge: takes the evidence of a run and returns what is wrong with it, in plain words.
@@ -87,6 +90,7 @@ def crash_fuzz(
         kills_per_run=max(1, _count("kills_per_run", kills_per_run)),
         awaits=awaits,
         signals=tuple(signals),
+        named=tuple(tuple(names) for names in named),
         every=max(1, _count("every", every)),
     )
     subject = AgentSubject(make_agent, (task,) if isinstance(task, str) else tuple(task))

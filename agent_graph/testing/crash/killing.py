@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from agent_graph import failpoints
 
-__all__ = ["AfterSeconds", "AtFailpoint", "CancelAt", "Fault", "Watch", "counting_awaits"]
+__all__ = ["AfterSeconds", "AtFailpoint", "AtNamed", "CancelAt", "Fault", "Watch", "counting_awaits"]
 
 _HEAD = struct.Struct("<Qdd")
 _PLACE = 96
@@ -39,6 +39,16 @@ class AtFailpoint:
 
     def __str__(self) -> str:
         return f"{signal.Signals(self.signal).name} at failpoint {self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class AtNamed:
+    """Send SIGKILL to the process where it passes the failpoint of this name for the first time."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"SIGKILL at {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class CancelAt:
         return f"cancelled at await {self.n}"
 
 
-Fault: TypeAlias = AtFailpoint | AfterSeconds | CancelAt
+Fault: TypeAlias = AtFailpoint | AtNamed | AfterSeconds | CancelAt
 
 
 class Watch:
@@ -97,6 +107,8 @@ class Watch:
         fault = self._fault
         if isinstance(fault, AtFailpoint) and count == fault.n:
             os.kill(os.getpid(), fault.signal)
+        if isinstance(fault, AtNamed) and name == fault.name:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def noticed(self, place: str) -> None:
         """Note the last place that was passed."""

@@ -14,7 +14,7 @@ import pytest
 from agent_graph import ConfigError, failpoints
 from agent_graph.failpoints import failpoint
 from agent_graph.testing.crash.forking import ChildFailed, call_in_fork, modules_used_by, run_in_fork
-from agent_graph.testing.crash.killing import LOOP_BEGINS, AfterSeconds, AtFailpoint, Fault, Watch, counting_awaits
+from agent_graph.testing.crash.killing import LOOP_BEGINS, AfterSeconds, AtFailpoint, AtNamed, Fault, Watch, counting_awaits
 
 
 def test_what_a_child_returns_and_raises_comes_back() -> None:
@@ -92,6 +92,11 @@ def test_past_the_last_failpoint_nothing_is_killed(tmp_path: Path) -> None:
     ended, watch = under(AtFailpoint(5), tmp_path / "log")
     assert (ended, watch.count) == (0, 4)
     assert watch.loop_s > 0
+
+
+def test_killed_at_a_failpoint_by_its_name(tmp_path: Path) -> None:
+    ended, watch = under(AtNamed("model.before_call"), tmp_path / "log")
+    assert (ended, watch.place) == (-signal.SIGKILL, "model.before_call")
 
 
 def test_the_timer_kills_without_a_handler(tmp_path: Path) -> None:
