@@ -22,8 +22,8 @@ from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
 from agent_graph.nodes import outcome
 from agent_graph.runtime.compressing import window_of
-from agent_graph.runtime.governor import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.runtime.judging import rails_at
+from agent_graph.runtime.model_call import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.runtime.transcript import text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from langgraph.errors import GraphBubbleUp
 
 from agent_graph.errors import LeaseLost, NotDurable, StorageError, describe
-from agent_graph.runtime.governor import ModelsFailed, TimeIsUp, TimeToLand
+from agent_graph.runtime.model_call import ModelsFailed, TimeIsUp, TimeToLand
 from agent_graph.state import Outcome
 
 if TYPE_CHECKING:

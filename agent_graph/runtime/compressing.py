@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent_graph.decisions.budget import Normal
 from agent_graph.decisions.compression import assemble, limit_of, plan, summary_prompt
 from agent_graph.errors import describe
-from agent_graph.runtime.governor import ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
+from agent_graph.runtime.model_call import ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.types import Message, MessageRole
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent_graph.decisions.budget import Account, Admission, Estimate, Land, Limits, Normal, Refuse, Spent
 from agent_graph.runtime.account import NANO, Totals, totals, usd
-from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, Charge, LedgerRow, TurnKey
+from agent_graph.runtime.shares import Share
+from agent_graph.storage.port import BudgetAnswer, BudgetUse, Charge, LedgerRow, TurnKey
 
 if TYPE_CHECKING:
     from agent_graph.config import Budget
@@ -73,32 +74,6 @@ class _Asked:
     answer: Awaitable[BudgetAnswer]
 
 
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """A shared budget, as a turn takes part in it."""
-
-    namespace: str
-    budget: Budget
-
-    def charge(self, now: float) -> Charge:
-        """Return where a row of `now` counts."""
-        return Charge(self.namespace, self.budget.name, self.budget.period_of(now))
-
-    def cap(self, charge: Charge) -> BudgetCap:
-        """Return how much may count there."""
-        limit = self.budget.max_cost_usd
-        return BudgetCap(charge, None if limit is None else int(limit * NANO), self.budget.max_tokens)
-
-    def account(self, use: BudgetUse) -> Account:
-        """Return it as an account."""
-        return Account(
-            limits=Limits(max_tokens=self.budget.max_tokens, max_cost_usd=self.budget.max_cost_usd),
-            spent=Spent(tokens=use.tokens, cost_usd=usd(use.nusd)),
-            owner=f"{self.budget.name} ({'a day' if self.budget.per == 'day' else 'in all'})",
-            shared=True,
-        )
-
-
 class Ledger:
     """The model calls of one turn."""
 
@@ -127,9 +102,9 @@ class Ledger:
         self._open: dict[int, LedgerRow] = {}
         self._children: dict[str, LedgerRow] = {}
         self._kept = NOTHING
-        own = () if budget is None else (_Share(key.namespace, budget),)
+        own = () if budget is None else (Share(key.namespace, budget),)
         inherited = () if parent is None or not self._beside(parent) else parent._shares
-        self._shares: tuple[_Share, ...] = tuple(dict.fromkeys((*own, *inherited)))
+        self._shares: tuple[Share, ...] = tuple(dict.fromkeys((*own, *inherited)))
         self._uses: dict[Charge, BudgetUse] = {}
 
     def restore(self, rows: Sequence[LedgerRow]) -> None:
@@ -349,7 +324,7 @@ class Ledger:
         here, there = self._storage, other._storage
         return here is there or (here.location == there.location != ":memory:")
 
-    def _all_shares(self) -> Iterator[tuple[Ledger, _Share]]:
+    def _all_shares(self) -> Iterator[tuple[Ledger, Share]]:
         """Yield the shared budgets in which this turn's calls count, each with the ledger whose rows count there."""
         below: Ledger | None = None
         for ledger in self._line():

@@ -18,8 +18,8 @@ from agent_graph.errors import ContractError, NotDurable, StorageError, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.deadline import Expired, within
 from agent_graph.runtime.foreign import called
-from agent_graph.runtime.governor import TimeIsUp
 from agent_graph.runtime.history import conversation
+from agent_graph.runtime.model_call import TimeIsUp
 from agent_graph.storage.port import thread_id_of
 
 if TYPE_CHECKING:

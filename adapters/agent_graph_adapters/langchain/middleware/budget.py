@@ -39,8 +39,8 @@ from agent_graph.decisions.tokens import Anchor, anchored, estimate_text
 from agent_graph.errors import ConfigError, LimitReached, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.deadline import Expired
-from agent_graph.runtime.governor import never_billed
 from agent_graph.runtime.ledger import Reserved
+from agent_graph.runtime.model_call import never_billed
 from agent_graph.runtime.turn import Turn
 from agent_graph.storage.port import Storage
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through

@@ -22,7 +22,7 @@ from agent_graph.config import AgentConfig
 from agent_graph.decisions.retry import Failure, classify, next_delay
 from agent_graph.errors import ConfigError, LLMError, describe
 from agent_graph.runtime.candidate import Candidate
-from agent_graph.runtime.governor import Circuit, circuit_of
+from agent_graph.runtime.circuits import Circuit, circuit_of
 from agent_graph_adapters.clients import PerLoop
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
 from agent_graph_adapters.langchain.middleware.budget import reserving

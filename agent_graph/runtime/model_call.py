@@ -1,0 +1,379 @@
+"""The one owner of retries: every attempt at a model call goes through here, and each is a row of the ledger.
+
+How it works
+    A call has candidates: the agent's model, then its fallbacks in order. For each candidate there are up to `retry_attempts`
+    attempts. One attempt: take its worst case at this candidate's price, *reserve* it behind the barrier, call under the turn's
+    deadline, *settle*. An attempt that the limits do not hold is not made: the next candidate may be cheaper. What an error means
+    is decided in `decisions/retry.py`; a client's own retries are switched off, because stacked retries multiply (three times three
+    is nine calls where three were meant) and are invisible to any limit.
+
+What must stay true
+    1. No attempt is made without its own reservation, admitted and on disk: retries, fallbacks, summaries and judges included.
+    2. Every reservation is closed: settled, known not to be billed, or uncertain.
+    3. Nothing waits past the turn's time; a cancelled call leaves an uncertain entry and passes the cancellation on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from langchain_core.messages import AIMessage, BaseMessage, message_chunk_to_message
+
+from agent_graph.decisions.budget import Admission, Estimate, Land, Normal, Refuse, admit
+from agent_graph.decisions.retry import classify, next_delay
+from agent_graph.errors import AgentGraphError, ContractError, LLMError, describe
+from agent_graph.failpoints import failpoint
+from agent_graph.runtime.billing import CostTeller, told_callbacks
+from agent_graph.runtime.circuits import Circuit, circuit_of
+from agent_graph.runtime.ledger import Reserved
+
+if TYPE_CHECKING:
+    from agent_graph.decisions.retry import Failure
+    from agent_graph.runtime.billing import Bill
+    from agent_graph.runtime.candidate import Candidate
+    from agent_graph.runtime.governor import Governor
+    from agent_graph.runtime.turn import Turn
+
+__all__ = ["ModelCall", "ModelOverflow", "ModelsFailed", "NotAffordable", "TextSink", "TimeIsUp", "TimeToLand", "never_billed"]
+
+logger = logging.getLogger("agent_graph")
+
+GATEWAY_TIMEOUTS = frozenset({408, 504, 522, 524})
+"""Statuses that say only that somebody on the way stopped waiting (522 and 524 are Cloudflare's)."""
+
+
+class TimeIsUp(AgentGraphError):
+    """The turn's time ended inside a call."""
+
+
+class TimeToLand(AgentGraphError):
+    """A call was cut because what is left of the turn's time is kept for a landing."""
+
+
+class NotAffordable(AgentGraphError):
+    """No candidate's worst case fits any more; the message is the refusal, for `AgentRun.error`."""
+
+
+class ModelOverflow(AgentGraphError):
+    """The input is longer than the model's context: compress and try once more."""
+
+
+class ModelsFailed(AgentGraphError):
+    """Every candidate failed; the last error is the cause."""
+
+
+def _has_end(about: Mapping[str, Any]) -> bool:
+    """Return whether a streamed reply came to its end: a finish reason in chat completions, a status in responses."""
+    return bool(about.get("finish_reason")) or about.get("status") in ("completed", "incomplete")
+
+
+def never_billed(error: BaseException, failure: Failure) -> bool:
+    """Return whether a failed attempt cost nothing for certain: it was answered with an error status, or never left.
+
+    A timeout that a proxy reports is no such status: the model behind it may well have answered.
+    """
+    return (failure.status is not None and failure.status not in GATEWAY_TIMEOUTS) or _never_left(error)
+
+
+def _never_left(error: BaseException | None) -> bool:
+    """Return whether the request cannot have reached the provider: there was no connection."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError) or type(error).__name__ in ("ConnectError", "ConnectTimeout"):
+            return True
+        error = error.__cause__
+    return False
+
+
+class TextSink(Protocol):
+    """Where the text of a streamed reply goes."""
+
+    def begin(self) -> None:
+        """An attempt begins: what was taken before, of one that failed, is void."""
+
+    def take(self, text: str) -> None:
+        """The next piece."""
+
+
+class _CandidateFailed(Exception):
+    """One candidate gave up; the cause is its last error."""
+
+
+class _Refused(Exception):
+    """The limits do not hold an attempt at this candidate."""
+
+    def __init__(self, said: Land | Refuse) -> None:
+        super().__init__(said.text if isinstance(said, Refuse) else f"{said.key}: only a landing fits")
+
+
+class ModelCall:
+    """One call: its attempts at one candidate after another, each admitted before it is made."""
+
+    def __init__(
+        self,
+        governor: Governor,
+        turn: Turn,
+        candidates: tuple[Candidate, ...],
+        input_tokens: int,
+        step: int,
+        kind: Literal["step", "summary", "judge"],
+        landing: bool,
+        behind: int | None,
+        most: int | None,
+    ) -> None:
+        self.candidates = candidates
+        self.failed: list[Candidate] = []
+        """Who was asked and failed for good."""
+        self._governor, self._turn = governor, turn
+        self._input_tokens, self._step, self._kind = input_tokens, step, kind
+        self._landing, self._behind, self._most = landing, behind, most
+        self._first = kind == "step" and not turn.ledger.sums.steps
+        self._quotes: dict[int, tuple[Estimate, Estimate, Decimal | None]] = {}
+        self._number = 0
+        self._messages: Sequence[BaseMessage] = ()
+        self._tools = True
+        self._text: TextSink | None = None
+
+    # -- what the limits say ----------------------------------------------------------------------------------------------------
+
+    async def admission(self) -> Admission:
+        """Return what the limits say: Normal if one candidate fits, else Land if one fits as the landing, else Refuse."""
+        await self._turn.ledger.refresh()
+        land: Land | None = None
+        refused: Refuse | None = None
+        for candidate in self.candidates:
+            said = self._admit(candidate)
+            if isinstance(said, Normal):
+                return said
+            if isinstance(said, Land):
+                land = land or said
+            else:
+                refused = refused or said
+        assert land is not None or refused is not None, "a call has a candidate"
+        return land or refused  # type: ignore[return-value]  # one of them is there
+
+    def _admit(self, candidate: Candidate) -> Admission:
+        turn = self._turn
+        call, landing, price = self._quote(candidate)
+        return turn.ledger.orphaned() or admit(
+            turn.limits,
+            turn.spent,
+            call=call,
+            landing=None if self._landing else landing,
+            first=self._first,
+            output_price_usd=price,
+            can_shrink=candidate.backend is None,
+            reasoning=candidate.reasoning,
+            above=turn.ledger.above(),
+            late=turn.is_late,
+        )
+
+    def _quote(self, candidate: Candidate) -> tuple[Estimate, Estimate, Decimal | None]:
+        """Return the worst case of the call, of the landing behind it, and the price of one output token."""
+        known = self._quotes.get(id(candidate))
+        if known is None or candidate.backend is not None:  # a backend's worst case grows with what it has told
+            governor, tokens = self._governor, self._input_tokens
+            call = governor.estimate(self._turn, candidate, tokens, most=self._most)
+            landing = call if self._behind is None else governor.estimate(self._turn, candidate, self._behind)
+            known = self._quotes[id(candidate)] = (call, landing, governor.output_price_usd(candidate, tokens))
+        return known
+
+    # -- the call ---------------------------------------------------------------------------------------------------------------
+
+    async def reply(self, messages: Sequence[BaseMessage], *, tools: bool = True, text: TextSink | None = None) -> AIMessage:
+        """Return a model's reply to `messages`, trying again and falling back as the policy says.
+
+        Args:
+            messages: the whole input, system message included.
+            tools: whether the model may call tools.
+            text: takes each piece of text where the reply is to be streamed.
+
+        Raises:
+            NotAffordable, TimeIsUp, TimeToLand, ModelOverflow, ModelsFailed (its cause is the last error), ContractError,
+            StorageError, NotDurable, LeaseLost.
+        """
+        self._messages, self._tools, self._text = messages, tools, text
+        failed: BaseException | None = None
+        refused: _Refused | None = None
+        for candidate in self.candidates:
+            last = candidate is self.candidates[-1]
+            try:
+                return await self._ask(candidate)
+            except _CandidateFailed as error:
+                failed = error.__cause__
+                self.failed.append(candidate)
+                if not last:
+                    self._warn(f"{candidate.name} failed ({describe(failed) if failed else 'open circuit'}); falling back.")
+            except _Refused as error:
+                refused = refused or error
+                if not last:
+                    self._warn(f"{candidate.name} was not asked ({error}); falling back.")
+        if failed is None and refused is not None:
+            raise NotAffordable(str(refused))
+        raise ModelsFailed(describe(failed) if failed else None) from failed
+
+    def _warn(self, text: str) -> None:
+        self._turn.warn(text, step=self._step)
+
+    async def _ask(self, candidate: Candidate) -> AIMessage:
+        circuit = circuit_of(candidate.breaker_key)
+        circuit.count(+1)
+        try:
+            return await self._attempts(candidate, circuit)
+        finally:
+            circuit.count(-1)
+
+    async def _attempts(self, candidate: Candidate, circuit: Circuit) -> AIMessage:
+        error: Exception | None = None
+        for attempt in range(1, self._governor.attempts + 1):
+            alone = circuit.callers <= 1
+            now = self._turn.clock.monotonic()
+            if not circuit.breaker.allows(now, alone=alone) or (attempt > 1 and not circuit.budget.allows(alone=alone)):
+                raise _CandidateFailed from LLMError(
+                    f"{candidate.name}: not asked, because it has just failed for every run that asked it."
+                )
+            reserved = await self._reserved(candidate, error)
+            circuit.breaker = circuit.breaker.entered(now)
+            circuit.budget = circuit.budget.after("first" if attempt == 1 else "retry")
+            try:
+                reply = await self._attempt(candidate, reserved)
+            except Exception as raised:  # noqa: BLE001  the port's border: `_again` decides what it means, and raises what ends the call
+                error = raised
+                await self._again(candidate, circuit, attempt, error)
+            else:
+                circuit.breaker = circuit.breaker.after("success", self._turn.clock.monotonic())
+                return reply
+        raise AssertionError("unreachable: the last attempt returns or raises")  # pragma: no cover
+
+    async def _reserved(self, candidate: Candidate, error: Exception | None) -> Reserved:
+        """Reserve the next attempt. Raises _Refused, or _CandidateFailed where `error` is why there would have been another one."""
+        failpoint("model.before_reserve")
+        self._number += 1
+        reserved = await self._turn.ledger.reserve(
+            lambda: self._admit(candidate), step=self._step, kind=self._kind, attempt=self._number, model=candidate.name
+        )
+        if isinstance(reserved, Reserved):
+            return reserved
+        self._number -= 1
+        if error is None:
+            raise _Refused(reserved)
+        self._warn(f"{candidate.name} was not asked again ({_Refused(reserved)}).")
+        raise _CandidateFailed from error
+
+    async def _again(self, candidate: Candidate, circuit: Circuit, attempt: int, error: Exception) -> None:
+        """Wait for the next attempt, or raise what ends this candidate."""
+        if isinstance(error, AgentGraphError) and not getattr(error, "retryable", False):
+            raise error
+        failure = self._classify(candidate, error)
+        if failure.overflow:
+            raise ModelOverflow(describe(error)) from error
+        if failure.retryable:
+            circuit.breaker = circuit.breaker.after("failure", self._turn.clock.monotonic())
+        delay = next_delay(
+            failure, attempt=attempt, attempts=self._governor.attempts, time_left_s=self._time_left_s(), draw=random.random()
+        )
+        if delay is None:
+            raise _CandidateFailed from error
+        logger.info("%s: attempt %d failed (%s); again in %.2f s", candidate.name, attempt, describe(error), delay)
+        await self._turn.clock.sleep(delay)
+
+    def _classify(self, candidate: Candidate, error: BaseException) -> Failure:
+        return classify(error, spec_backend=candidate.backend is not None, now=self._turn.clock.time())
+
+    async def _attempt(self, candidate: Candidate, reserved: Reserved) -> AIMessage:
+        turn, entry = self._turn, reserved.entry
+        failpoint("model.reserve_queued")
+        try:
+            await turn.ledger.durable()
+        except BaseException:
+            turn.unbilled(entry, "the call was not made")
+            raise
+        failpoint("model.before_call")
+        teller = CostTeller(lambda reply: self._governor.bill(turn, candidate, reply, self._input_tokens))
+        try:
+            reply = await self._within_time(candidate, reserved.admission.max_output_tokens, teller)
+        except asyncio.CancelledError:
+            turn.unsettle(entry, "cancelled")
+            raise
+        except Exception as error:
+            self._close(entry, candidate, error)
+            raise
+        failpoint("model.after_call")
+        self._settle(entry, candidate, teller.bill or self._governor.bill(turn, candidate, reply, self._input_tokens), reserved.admission)
+        failpoint("model.settle_queued")
+        return reply
+
+    def _settle(self, entry: int, candidate: Candidate, bill: Bill, admission: Normal) -> None:
+        cap, output = admission.max_output_tokens, bill.facts["output_tokens"]
+        over = bool(cap) and output > cap
+        if over:
+            bill = replace(bill, facts=bill.facts | {"over_cap": cap})
+        covered = self._governor.settle(self._turn, entry, bill, used=self._kind == "step", step=self._step)
+        if over or (cap and not covered and admission.call is not None and admission.call.cost_usd):
+            self._governor.ceiling_breaches += 1
+            what = f"{output} tokens came where {cap} were the cap" if over else "its input was larger than it was counted"
+            self._warn(f"{candidate.name} cost more than was reserved for it: {what}. It is booked in full, and may pass the limit.")
+
+    def _close(self, entry: int, candidate: Candidate, error: Exception) -> None:
+        """Close the reservation of a failed attempt: an answer with an error status is not billed, anything else may be."""
+        if never_billed(error, self._classify(candidate, error)):
+            self._turn.unbilled(entry, describe(error))
+        else:
+            self._turn.unsettle(entry, describe(error))
+
+    def _time_left_s(self) -> float | None:
+        return self._turn.time_left_s if self._landing else self._turn.work_time_s
+
+    async def _within_time(self, candidate: Candidate, cap: int | None, teller: CostTeller) -> AIMessage:
+        left = self._time_left_s()
+        if left is not None and left <= 0:
+            raise self._out_of_time()
+        scope = asyncio.timeout(left)
+        try:
+            async with scope:
+                reply = await self._invoke(candidate, cap, teller)
+        except TimeoutError:
+            if scope.expired():
+                raise self._out_of_time() from None
+            raise
+        if not isinstance(reply, AIMessage):
+            raise ContractError(f"{type(candidate.source()).__name__} returned {type(reply).__name__}; an AIMessage was due.")
+        return reply
+
+    def _out_of_time(self) -> TimeIsUp | TimeToLand:
+        left = self._turn.time_left_s
+        if self._landing or self._first or not left:
+            return TimeIsUp(self._turn.time_is_up())
+        return TimeToLand(f"timeout_s: {left:.2f} s are left, which are kept for a landing")
+
+    async def _invoke(self, candidate: Candidate, cap: int | None, teller: CostTeller) -> Any:
+        runnable = self._governor.bound(candidate, tools=self._tools)
+        callbacks = told_callbacks(teller)
+        options: dict[str, Any] = {} if callbacks is None else {"config": {"callbacks": callbacks}}
+        if cap and candidate.backend is None:
+            options[candidate.cap_parameter] = cap
+        if candidate.backend is not None:
+            options["step"] = self._step
+        if self._text is None:
+            return await runnable.ainvoke(list(self._messages), **options)
+        return await self._streamed(runnable, candidate, options, self._text)
+
+    async def _streamed(self, runnable: Any, candidate: Candidate, options: dict[str, Any], text: TextSink) -> AIMessage:
+        text.begin()
+        chunks: list[Any] = []
+        async for chunk in runnable.astream(list(self._messages), **options):
+            chunks.append(chunk)
+            if chunk.text:
+                text.take(chunk.text)
+        if not chunks:
+            raise LLMError(f"{candidate.name}: the stream ended before it began.")
+        whole = chunks[0] + chunks[1:] if len(chunks) > 1 else chunks[0]  # at once: adding one by one is quadratic
+        reply = message_chunk_to_message(whole)
+        if candidate.tells_end and not _has_end(reply.response_metadata):
+            raise LLMError(f"{candidate.name}: the stream ended without a finish_reason: it was cut off.")
+        return reply  # type: ignore[return-value]  # a chunk of an AIMessage becomes an AIMessage

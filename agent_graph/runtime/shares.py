@@ -1,0 +1,41 @@
+"""A shared budget, as one turn takes part in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent_graph.decisions.budget import Account, Limits, Spent
+from agent_graph.runtime.account import NANO, usd
+from agent_graph.storage.port import BudgetCap, BudgetUse, Charge
+
+if TYPE_CHECKING:
+    from agent_graph.config import Budget
+
+__all__ = ["Share"]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The budget, and the namespace in which it is shared."""
+
+    namespace: str
+    budget: Budget
+
+    def charge(self, now: float) -> Charge:
+        """Return where a row of `now` counts."""
+        return Charge(self.namespace, self.budget.name, self.budget.period_of(now))
+
+    def cap(self, charge: Charge) -> BudgetCap:
+        """Return how much may count there."""
+        limit = self.budget.max_cost_usd
+        return BudgetCap(charge, None if limit is None else int(limit * NANO), self.budget.max_tokens)
+
+    def account(self, use: BudgetUse) -> Account:
+        """Return it as an account."""
+        return Account(
+            limits=Limits(max_tokens=self.budget.max_tokens, max_cost_usd=self.budget.max_cost_usd),
+            spent=Spent(tokens=use.tokens, cost_usd=usd(use.nusd)),
+            owner=f"{self.budget.name} ({'a day' if self.budget.per == 'day' else 'in all'})",
+            shared=True,
+        )
