@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 from statistics import median, quantiles
 
-from tests.bench import task, ways
+from tests.bench import task
 from tests.bench.child import DIED
+from tests.bench.ways import MODEL_S, TOOL_S, Way
 
-__all__ = ["MODEL_S", "STEPS", "TOOL_S", "WAITS_S", "import_ratio", "p95_s", "resume_ms"]
+__all__ = ["STEPS", "WAITS_S", "import_ratio", "p95_ratio", "resume_ms"]
 
 CHILD = Path(__file__).with_name("child.py")
-STEPS, MODEL_S, TOOL_S = 10, 1.0, 0.2
+STEPS = 10
 WAITS_S = STEPS * MODEL_S + (STEPS - 1) * TOOL_S
 """What a 10-step task waits for its model and its tools, seconds."""
 
@@ -45,20 +46,19 @@ def resume_ms(way: str, *, steps: int, rounds: int) -> float:
         return median(float(_child("resume", way, copy / "runs.db", steps)) for copy in copies)
 
 
-def p95_s(*, concurrency: int) -> float:
-    """Return the 95th percentile, in seconds, of a 10-step task whose model takes 1 s and whose tool takes 0.2 s."""
+def p95_ratio(way: Way, *, concurrency: int) -> float:
+    """Return the 95th percentile of a 10-step task that waits, over the sum of its waits, `concurrency` of them at once."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        return asyncio.run(_p95_s(Path(folder) / "runs.db", concurrency))
+        return asyncio.run(_p95_s(way, Path(folder) / "runs.db", concurrency)) / WAITS_S
 
 
-async def _p95_s(path: Path, concurrency: int) -> float:
-    async with ways.agent(path, model=task.Model(latency_s=MODEL_S), tool=task.slow_tool(TOOL_S)) as agent:
-        await agent.run(task.question(1), "warm-up")
+async def _p95_s(way: Way, path: Path, concurrency: int) -> float:
+    async with way.open(path) as run:
+        await run("warm-up", 1)
 
         async def timed(number: int) -> float:
             began = time.perf_counter()
-            run = await agent.run(task.question(STEPS), f"run-{number}")
-            assert run.status == "complete", run
+            assert await run(f"run-{number}", STEPS) == task.answer(STEPS)
             return time.perf_counter() - began
 
         return quantiles(await asyncio.gather(*map(timed, range(concurrency))), n=20)[-1]

@@ -24,26 +24,31 @@ from tests.bench import task
 __all__ = [
     "BARE",
     "BARE_SAVED",
-    "BUDGET_USD",
     "HOOKED",
     "HOOKED_ASYNC",
     "HOOKED_SAVED",
+    "MODEL_S",
     "ONCE",
     "OURS",
-    "PRICES",
+    "SLOW",
+    "SLOW_STOCK",
+    "TOOL_S",
+    "Opened",
     "Run",
     "Way",
     "agent",
-    "ours",
-    "stock",
 ]
 
 Run = Callable[[str, int], Awaitable[str]]
 """Runs the task of so many steps under a run_id, and returns its answer."""
+Opened = Callable[[Path], contextlib.AbstractAsyncContextManager[Run]]
+"""Opens a way on a file that does not exist yet."""
 BUDGET_USD = 1_000.0
 PRICES = {"bench": {"input": 0.1, "output": 0.4}}
 """USD per million tokens: so low that no task reaches the budget, and yet every call is reserved and settled."""
 MAX_CHARS = 100_000
+MODEL_S, TOOL_S = 1.0, 0.2
+"""What the model and the tool take where they are waited for, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,7 @@ class Way:
     """One way of running the task."""
 
     name: str
-    open: Callable[[Path], contextlib.AbstractAsyncContextManager[Run]]
-    """On a file that does not exist yet."""
+    open: Opened
 
 
 @guardrail(stages=["reply"], pure=True)
@@ -70,12 +74,12 @@ def agent(path: Path, *, model: task.Model | None = None, tool: BaseTool = task.
     )
 
 
-def ours(tool: BaseTool) -> Callable[[Path], contextlib.AbstractAsyncContextManager[Run]]:
-    """Return how our agent is opened with `tool`."""
+def ours(tool: BaseTool, *, model_s: float = 0.0) -> Opened:
+    """Return how our agent is opened with `tool`, and a model that takes `model_s` seconds."""
 
     @contextlib.asynccontextmanager
     async def opened(path: Path) -> AsyncIterator[Run]:
-        async with agent(path, tool=tool) as made:
+        async with agent(path, model=task.Model(latency_s=model_s), tool=tool) as made:
 
             async def run(run_id: str, steps: int) -> str:
                 done = await made.run(task.question(steps), run_id)
@@ -108,7 +112,7 @@ def hooks() -> list[Any]:
     return [budget, rail]
 
 
-def stock(*, hooked: bool, durability: str | None) -> Callable[[Path], contextlib.AbstractAsyncContextManager[Run]]:
+def stock(*, hooked: bool, durability: str | None, tool: BaseTool = task.work, model_s: float = 0.0) -> Opened:
     """Return how `create_agent` is opened; `durability` None: without persistence."""
 
     @contextlib.asynccontextmanager
@@ -119,7 +123,7 @@ def stock(*, hooked: bool, durability: str | None) -> Callable[[Path], contextli
         async with contextlib.AsyncExitStack() as stack:
             saver = None if durability is None else await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(str(path)))
             middleware = hooks() if hooked else []
-            graph: Any = create_agent(task.Model(), [task.work], middleware=middleware, checkpointer=saver)
+            graph: Any = create_agent(task.Model(latency_s=model_s), [tool], middleware=middleware, checkpointer=saver)
             options: dict[str, Any] = {} if durability is None else {"durability": durability}
 
             async def run(run_id: str, steps: int) -> str:
@@ -138,4 +142,6 @@ BARE = Way("create_agent", stock(hooked=False, durability=None))
 HOOKED = Way("create_agent + hooks", stock(hooked=True, durability=None))
 BARE_SAVED = Way("create_agent, AsyncSqliteSaver sync", stock(hooked=False, durability="sync"))
 HOOKED_SAVED = Way("create_agent + hooks, AsyncSqliteSaver sync", stock(hooked=True, durability="sync"))
+SLOW = Way("agent_graph, waiting", ours(task.slow_tool(TOOL_S), model_s=MODEL_S))
+SLOW_STOCK = Way("create_agent + hooks, waiting", stock(hooked=True, durability=None, tool=task.slow_tool(TOOL_S), model_s=MODEL_S))
 HOOKED_ASYNC = Way("create_agent + hooks, AsyncSqliteSaver async", stock(hooked=True, durability="async"))
