@@ -40,6 +40,7 @@ class Effort:
     rounds: int
     crowd_rounds: int
     lone_batches: int
+    growth_rounds: int
     growth_runs: int
     processes: int
     waiting: bool
@@ -69,8 +70,8 @@ SAVED = (OURS, FLOOR, BARE_SAVED, HOOKED_SAVED, HOOKED_ASYNC)
 LENGTHS = (10, 50, 200)
 """Steps of the runs whose bytes are counted."""
 
-FULL = Effort(counted=SAVED, rounds=9, crowd_rounds=3, lone_batches=2, growth_runs=20, processes=5, waiting=True)
-QUICK = Effort(counted=(OURS,), rounds=3, crowd_rounds=0, lone_batches=1, growth_runs=10, processes=1, waiting=False)
+FULL = Effort(counted=SAVED, rounds=9, crowd_rounds=3, lone_batches=2, growth_rounds=5, growth_runs=20, processes=5, waiting=True)
+QUICK = Effort(counted=(OURS,), rounds=2, crowd_rounds=0, lone_batches=1, growth_rounds=1, growth_runs=10, processes=1, waiting=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def measured(effort: Effort, say: Callable[[str], None]) -> Measured:
 def _growth(way: Way, effort: Effort) -> float:
     """Return how many times the CPU of a step in a run of 200 steps is that in a run of 10."""
     ratios = []
-    for _ in range(max(3, effort.rounds // 2)):
+    for _ in range(effort.growth_rounds):
         short = paired([way], concurrency=1, steps=10, rounds=1, batches=effort.growth_runs).ms(way)
         ratios.append(paired([way], concurrency=1, steps=200, rounds=1).ms(way) / short)
     return sorted(ratios)[len(ratios) // 2]
