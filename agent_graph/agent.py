@@ -151,6 +151,7 @@ class ProductionAgent:
         redact: Redactor | None,
         clock: Clock | None,
         unmarked: str,
+        around_model: Any = None,
     ) -> None:
         self.name, self.namespace = parts.name(name, "name"), parts.name(namespace, "namespace")
         parts.check_keywords(system_prompt=system_prompt, redact=redact, clock=clock)
@@ -158,6 +159,7 @@ class ProductionAgent:
         self.tools = list(tools)
         self.system_prompt = system_prompt
         self.budget = parts.budget(budget)
+        self.around_model = around_model
         self.clock: Clock = clock if clock is not None else SystemClock()
         models = parts.models(llm, fallbacks, specs, self.tools, prices, config)
         self.config = models.config
@@ -470,6 +472,7 @@ def create_production_agent(
     guardrails: Sequence[Guardrail] = (),
     store: BaseStore | None = None,
     response_format: Any = None,
+    middleware: Sequence[Any] = (),
     fallbacks: Sequence[LLMBackend | BaseChatModel | str] = (),
     prices: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
@@ -490,13 +493,19 @@ def create_production_agent(
             does may not be repeatable; mark it with `@tool(extras={"idempotent": True})`.
         memory: None keeps the conversation in the agent's own storage.
         observability: None tells nobody.
+        middleware: LangChain's `AgentMiddleware`, as far as it has `awrap_model_call`, `awrap_tool_call` and `tools` (docs/middleware.md).
         config: limits and policies, as keywords (`AgentConfig`).
 
     The rest is as for `ProductionAgent`. Raises ConfigError.
     """
     from agent_graph_adapters.langchain.tools import as_tool_backend
 
-    backend = as_tool_backend(tools)
+    hooks = None
+    if middleware:
+        from agent_graph_adapters.langchain.hooks import Hooks
+
+        hooks = Hooks(middleware, tools)
+    backend = as_tool_backend(tools) if hooks is None else as_tool_backend(hooks.tools, around=hooks.around_tool)
     agent = ProductionAgent.__new__(ProductionAgent)
     agent._assemble(
         model,
@@ -518,6 +527,7 @@ def create_production_agent(
         redact=redact,
         clock=clock,
         unmarked="once",
+        around_model=None if hooks is None else hooks.around_model,
     )
     parts.name_unmarked(agent.specs.values(), agent.config)
     return agent

@@ -61,7 +61,7 @@ async def _step(turn: Turn, state: RunState) -> Command[Next]:
         if plan.call is None:
             return plan.leave
         try:
-            reply = await plan.call.reply(asked, tools=landing is None, text=text if turn.streaming else None)
+            reply, shown = await _replied(turn, plan.call, asked, spec, text, step=step, landing=landing)
             break
         except NotAffordable:
             continue  # others spent meanwhile what was left: look again
@@ -69,8 +69,35 @@ async def _step(turn: Turn, state: RunState) -> Command[Next]:
             return _compress_once(turn, state, plan.input_tokens, error)
         except (ModelsFailed, TimeToLand) as error:
             return await _landed_on_another(turn, state, plan.call, error, text)
-    turn.agent.learn(turn, spec)
+    if shown is not None:
+        turn.agent.learn(turn, shown)
     return await _after(turn, state, with_ids(reply, step), text, landing=landing)
+
+
+async def _replied(
+    turn: Turn, call: ModelCall, asked: list[BaseMessage], spec: list[Message], text: _TextRelay, *, step: int, landing: str | None
+) -> tuple[AIMessage, list[Message] | None]:
+    """Return a reply, and what the model was shown for it; None where a hook around the call may have shown it something else.
+
+    A hook (`middleware=`) may make several calls, each admitted and reserved as one of its own, or none. Its text is streamed once it
+    has returned.
+    """
+    hook = turn.agent.around_model
+    if hook is None:
+        return await call.reply(asked, tools=landing is None, text=text if turn.streaming else None), spec
+
+    async def ask(messages: list[BaseMessage]) -> AIMessage:
+        made = call
+        if messages is not asked:
+            count = turn.agent.count(turn, turn.conversion.to_spec(messages))
+            made = turn.agent.governor.call(turn, input_tokens=count, step=step, landing=landing is not None)
+        return await made.reply(messages, tools=landing is None)
+
+    reply = await hook(turn.agent.governor.model.source(), asked, ask)
+    if turn.streaming and text_of(reply):
+        text.begin()
+        text.take(text_of(reply))
+    return reply, None
 
 
 async def _landed_on_another(

@@ -22,7 +22,7 @@ from typing_extensions import get_type_hints
 
 from agent_graph.errors import ConfigError
 
-__all__ = ["NotThere", "hints", "injected"]
+__all__ = ["NotThere", "around", "hints", "injected", "runtime_of"]
 
 KEYS: Final = ("messages", "run_id", "turn", "step")
 """What a tool sees of the state: the conversation up to the reply that calls it, and where in which run that is."""
@@ -64,7 +64,7 @@ def _give(tool: BaseTool, name: str, mark: Any) -> Give | None:
     if issubclass(kind, InjectedToolCallId):
         return _same
     if issubclass(kind, ToolRuntime):
-        return partial(_runtime, tool)
+        return partial(runtime_of, tool)
     if issubclass(kind, InjectedStore):
         return partial(_store, tool)
     if not issubclass(kind, InjectedState):
@@ -117,25 +117,27 @@ def _state(tool: BaseTool, key: str | None, call_id: str) -> Any:
 
 
 def _store(tool: BaseTool, call_id: str) -> Any:
-    store = _around().store
+    store = around().store
     if store is None:
         raise NotThere(f"{tool.name} wants the graph's store, and it has none. Give the agent one: store=InMemoryStore().")
     return store
 
 
-def _runtime(tool: BaseTool, call_id: str) -> ToolRuntime[Any, Any]:
-    around = _around()
+def runtime_of(tool: BaseTool, call_id: str) -> ToolRuntime[Any, Any]:
+    """Return what a tool sees of the graph that runs it."""
+    there = around()
     return ToolRuntime(
         state=_read(tool.name),
-        context=around.context,
+        context=there.context,
         config=ensure_config(),
-        stream_writer=around.stream_writer,
+        stream_writer=there.stream_writer,
         tool_call_id=call_id,
-        store=around.store,
+        store=there.store,
     )
 
 
-def _around() -> Runtime[Any]:
+def around() -> Runtime[Any]:
+    """Return the runtime of the graph around; an empty one outside of a graph."""
     try:
         return get_runtime()
     except (RuntimeError, KeyError):  # called outside a graph

@@ -13,10 +13,10 @@ What is said to whom:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from langchain_core.tools import BaseTool, ToolException
 from langchain_core.tools import tool as make_tool
@@ -34,18 +34,22 @@ from agent_graph_adapters.langchain.prepared import Outcome, PreparedTool
 
 __all__ = ["ArtifactCall", "LangChainToolBackend", "as_tool_backend", "as_tools", "described"]
 
+Around: TypeAlias = Callable[[BaseTool, ToolCall, Callable[[dict[str, Any]], Awaitable[Outcome]]], Awaitable[Outcome]]
+"""Runs a tool, or does something else in its place: the tool, the call, and what runs the one with the arguments of the other."""
 _ATTRIBUTES = ("idempotent", "non_idempotent", "timeout_s", "sensitive", "untrusted")
 """What a function or a tool class may say of itself as an attribute; `extras` and `metadata` may say it too."""
 
 
-def as_tool_backend(tools: Sequence[BaseTool | Callable[..., Any] | dict[str, Any]]) -> LangChainToolBackend:
+def as_tool_backend(
+    tools: Sequence[BaseTool | Callable[..., Any] | dict[str, Any]], *, around: Around | None = None
+) -> LangChainToolBackend:
     """Return a `ToolBackend` that runs these tools; its `specs` are what to give to `ProductionAgent` as `tools`.
 
     A callable needs a docstring and type hints. ConfigError: two tools of one name, a dict (it describes a tool that
     nobody here can run), a callable without a description, a mark that is no bool or number, an injected argument that
-    cannot be given.
+    cannot be given. `around`: runs each tool, by the function that it is given (`hooks.py`).
     """
-    return LangChainToolBackend(tools)
+    return LangChainToolBackend(tools, around=around)
 
 
 def as_tools(tool_backend: ToolBackend, tools: Sequence[Mapping[str, Any]]) -> list[BaseTool]:
@@ -67,9 +71,10 @@ class ArtifactCall(ToolCall):
 class LangChainToolBackend(ToolBackend):
     """Runs LangChain tools."""
 
-    def __init__(self, tools: Sequence[BaseTool | Callable[..., Any] | dict[str, Any]]) -> None:
+    def __init__(self, tools: Sequence[BaseTool | Callable[..., Any] | dict[str, Any]], *, around: Around | None = None) -> None:
         if not isinstance(cast("object", tools), list | tuple):
             raise ConfigError(f"tools: a list of LangChain tools or functions is due, not {tools!r}.")
+        self._around = around
         self._tools: dict[str, PreparedTool] = {}
         self.specs: list[dict[str, Any]] = []
         """The tools' descriptions: name, description, parameters (JSON Schema) and what the tools say of themselves."""
@@ -87,7 +92,9 @@ class LangChainToolBackend(ToolBackend):
             return replace(call, error=f"ToolNotFound: there is no tool {call.tool_name!r}. Tools: {', '.join(self._tools)}.")
         token = current_call.set(call)
         try:
-            return _settled(call, await prepared.run(call.args, call.call_id))
+            if self._around is None:
+                return _settled(call, await prepared.run(call.args, call.call_id))
+            return _settled(call, await self._around(prepared.tool, call, lambda args: prepared.run(args, call.call_id)))
         finally:
             current_call.reset(token)
 

@@ -1,0 +1,209 @@
+"""Other people's `AgentMiddleware` in our agent: `wrap_model_call` and `wrap_tool_call`, run inline, without a superstep.
+
+`create_production_agent(..., middleware=[...])` takes LangChain's middleware as far as the agent can keep its promises with it. A model
+call that a hook makes is a call like any other: admitted, reserved, retried, counted as a step. A tool call is journaled around the
+hooks, so that what a hook does happens within the call. What cannot be honoured is refused: when the agent is built if the class tells,
+else when a hook does it (the turn then fails with a ContractError that says so).
+
+Honoured: `awrap_model_call` (other messages, another system prompt, another reply, further calls), `awrap_tool_call` (other
+arguments, another result, no call at all), `tools`.
+
+Refused when the agent is built: `before_*` and `after_*` (nodes of their own, with state updates and jumps), a hook that is only
+synchronous, keys of the state, stream transformers.
+
+Refused when a hook does it: another model, other tools, `tool_choice`, `response_format`, `model_settings`, another tool, a `Command`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, get_type_hints
+
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
+from langchain_core.tools import BaseTool
+from langgraph.prebuilt.tool_node import ToolCallRequest
+
+from agent_graph.decisions.results import make_storable
+from agent_graph.errors import ConfigError, ContractError
+from agent_graph.types import ToolCall
+from agent_graph_adapters.langchain.injected import around, runtime_of
+from agent_graph_adapters.langchain.prepared import Outcome
+
+__all__ = ["Hooks"]
+
+_NODES = ("before_agent", "before_model", "after_model", "after_agent")
+_STATE = frozenset({"messages", "jump_to", "structured_response"})
+_OURS = {
+    "BudgetMiddleware": "max_cost_usd=..., max_tokens=..., max_steps=..., timeout_s=...",
+    "ToolJournalMiddleware": "storage=..., on_doubt=...",
+    "RetryMiddleware": "retry_attempts=..., fallbacks=[...]",
+    "CompressionMiddleware": "compression_threshold=...",
+    "GuardrailMiddleware": "guardrails=[...]",
+}
+Ask: TypeAlias = Callable[[list[BaseMessage]], Awaitable[AIMessage]]
+Run: TypeAlias = Callable[[dict[str, Any]], Awaitable[Outcome]]
+
+
+class Hooks:
+    """The middleware of one agent, the first the outermost."""
+
+    def __init__(self, middleware: Sequence[Any], tools: Sequence[Any]) -> None:
+        from langchain.agents.middleware import AgentMiddleware
+
+        if not isinstance(middleware, list | tuple):
+            raise ConfigError(f"middleware: a list of AgentMiddleware is due, not {middleware!r}.")
+        for one in middleware:
+            _refuse(one, AgentMiddleware)
+        names = [one.name for one in middleware]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"middleware: two are named {name!r}; a name must be one's own.")
+        self.tools = [*tools, *(tool for one in middleware for tool in getattr(one, "tools", None) or ())]
+        """The agent's tools, and those that the middleware brings."""
+        self._model = [one for one in middleware if _has(one, "awrap_model_call", AgentMiddleware)]
+        self._tool = [one for one in middleware if _has(one, "awrap_tool_call", AgentMiddleware)]
+        self.around_model: Callable[[Any, list[BaseMessage], Ask], Awaitable[AIMessage]] | None = (
+            self._around_model if self._model else None
+        )
+        """Makes a model call through the hooks; None where there are none."""
+        self.around_tool: Callable[[BaseTool, ToolCall, Run], Awaitable[Outcome]] | None = self._around_tool if self._tool else None
+        """Runs a tool through the hooks; None where there are none."""
+
+    # -- the model --------------------------------------------------------------------------------------------------------------
+
+    async def _around_model(self, model: Any, asked: list[BaseMessage], ask: Ask) -> AIMessage:
+        from langchain.agents.middleware import ModelRequest, ModelResponse
+
+        system = asked[0] if asked and isinstance(asked[0], SystemMessage) else None
+        rest: Any = asked if system is None else asked[1:]
+        request = ModelRequest(
+            model=model,
+            messages=list(rest),
+            system_message=system,
+            tools=list(self.tools),
+            state={"messages": list(rest)},
+            runtime=around(),
+        )
+
+        async def innermost(given: ModelRequest[Any]) -> ModelResponse[Any]:
+            _insist(request, given)
+            messages: list[BaseMessage] = [*([] if given.system_message is None else [given.system_message]), *given.messages]
+            same = len(messages) == len(asked) and all(one is other for one, other in zip(messages, asked, strict=True))
+            return ModelResponse(result=[await ask(asked if same else messages)])
+
+        handler: Any = innermost
+        for one in reversed(self._model):
+            handler = _wrapped(one, handler)
+        return _reply_of(await handler(request))
+
+    # -- tools ------------------------------------------------------------------------------------------------------------------
+
+    async def _around_tool(self, tool: BaseTool, call: ToolCall, run: Run) -> Outcome:
+        runtime = runtime_of(tool, call.call_id)
+        request = ToolCallRequest(
+            tool_call={"type": "tool_call", "name": call.tool_name, "args": call.args, "id": call.call_id},
+            tool=tool,
+            state=runtime.state,
+            runtime=runtime,
+        )
+        told: list[tuple[ToolMessage, Outcome]] = []
+
+        async def innermost(given: ToolCallRequest) -> ToolMessage:
+            if given.tool is not tool or given.tool_call["name"] != call.tool_name or given.tool_call["id"] != call.call_id:
+                raise ContractError(
+                    f"middleware: wrap_tool_call asked for another tool than {call.tool_name}; the journal holds this call."
+                )
+            outcome = await run(given.tool_call["args"])
+            message = _message(call, outcome)
+            told.append((message, outcome))
+            return message
+
+        handler: Any = innermost
+        for one in reversed(self._tool):
+            handler = _wrapped_tool(one, handler)
+        result = await handler(request)
+        if not isinstance(result, ToolMessage):
+            raise ContractError(f"middleware: wrap_tool_call returned a {type(result).__name__}; this agent takes a ToolMessage only.")
+        known = next((outcome for message, outcome in told if message is result), None)
+        return known or Outcome(result.content, result.artifact, failed=result.status == "error")
+
+
+def _refuse(one: Any, base: Any) -> None:
+    """Raise ConfigError for what this agent cannot honour."""
+    given: Any = one
+    if not isinstance(one, base):
+        raise ConfigError(f"middleware: {one!r} is no AgentMiddleware object.")
+    kind = type(given).__name__
+    if kind in _OURS and type(one).__module__.startswith("agent_graph_adapters."):
+        raise ConfigError(f"middleware: what {kind} does, this agent does itself: give it {_OURS[kind]} instead.")
+    for hook in _NODES:
+        if _has(one, hook, base) or _has(one, f"a{hook}", base):
+            raise ConfigError(
+                f"middleware: {kind} has {hook}, which this agent has no place for: it runs wrap_model_call and wrap_tool_call. "
+                "Judge inputs and replies by guardrails=[...], or keep create_agent and add single guarantees to it (docs/middleware.md)."
+            )
+    for hook in ("wrap_model_call", "wrap_tool_call"):
+        if _has(one, hook, base) and not _has(one, f"a{hook}", base):
+            raise ConfigError(
+                f"middleware: {kind} has {hook} and no a{hook}; this agent is asynchronous, and a hook that blocks would stop it."
+            )
+    own = sorted(set(get_type_hints(given.state_schema)) - _STATE)
+    if own:
+        raise ConfigError(f"middleware: {kind} keeps {', '.join(own)} in the state; this agent's state has no place for keys of others.")
+    if given.transformers:
+        raise ConfigError(f"middleware: {kind} has stream transformers; this agent's stream is its events (agent.stream).")
+
+
+def _has(one: Any, hook: str, base: type) -> bool:
+    return getattr(type(one), hook, None) is not getattr(base, hook, None)
+
+
+def _wrapped(one: Any, handler: Any) -> Any:
+    async def wrapped(request: Any) -> Any:
+        from langchain.agents.middleware import ModelResponse
+
+        return ModelResponse(result=[_reply_of(await one.awrap_model_call(request, handler))])
+
+    return wrapped
+
+
+def _wrapped_tool(one: Any, handler: Any) -> Any:
+    async def wrapped(request: Any) -> Any:
+        return await one.awrap_tool_call(request, handler)
+
+    return wrapped
+
+
+def _insist(asked: Any, given: Any) -> None:
+    """Raise ConfigError where a hook changed what the agent has promised something about."""
+    same = len(given.tools) == len(asked.tools) and all(one is other for one, other in zip(given.tools, asked.tools, strict=True))
+    changed = {
+        "the model (give it as fallbacks=[...])": given.model is not asked.model,
+        "the tools": not same,
+        "tool_choice": given.tool_choice is not None,
+        "response_format (give it to the agent)": given.response_format is not None,
+        "model_settings (set them on the model)": bool(given.model_settings),
+    }
+    what = next((name for name, is_changed in changed.items() if is_changed), None)
+    if what is not None:
+        raise ContractError(f"middleware: wrap_model_call changed {what}, which this agent cannot honour.")
+
+
+def _reply_of(response: Any) -> AIMessage:
+    if getattr(response, "command", None) is not None:
+        raise ContractError("middleware: wrap_model_call returned a Command; this agent's state takes no updates of others.")
+    response = getattr(response, "model_response", response)
+    if isinstance(response, AIMessage):
+        return response
+    result = getattr(response, "result", None)
+    if isinstance(result, list) and len(result) == 1 and isinstance(result[0], AIMessage):
+        return result[0]
+    raise ContractError(f"middleware: wrap_model_call returned {response!r}; one AIMessage was due.")
+
+
+def _message(call: ToolCall, outcome: Outcome) -> ToolMessage:
+    content = outcome.content
+    blocks = isinstance(content, list) and all(isinstance(block, str | dict) for block in content)
+    text: Any = content if isinstance(content, str) or blocks else make_storable(content).text
+    status: Any = "error" if outcome.failed else "success"
+    return ToolMessage(text, artifact=outcome.artifact, name=call.tool_name, tool_call_id=call.call_id, status=status)
