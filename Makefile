@@ -82,7 +82,7 @@ fmt: $(VENV)/.dev ## Format the code and fix what can be fixed safely
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# With KILLS=10000 on two free cores about 15 minutes.
+# With KILLS=10000 on two free cores about 15 minutes for the kills, and as much for the cuts, contenders and zombies.
 storm: $(VENV)/.dev ## Kill agents thousands of times, stock LangGraph beside (KILLS= PAIRS= STOCK_KILLS= JOBS= SEED=)
 	$(BIN)/python tests/crash/storm.py $(foreach option,KILLS PAIRS STOCK_KILLS JOBS SEED,$(if $($(option)),$(call storm_option,$(option))))
 	$(BIN)/pytest -m crash --storm tests/storage tests/crash/test_owners.py
