@@ -142,12 +142,10 @@ class Campaign:
         """Return the evidence of a run that nothing disturbs. What it breaks, the harness or the agent breaks without any crash."""
         run, evidence = self._finish(_Run(self._new_folder()), [])
         if evidence is None:
-            raise AssertionError(f"the undisturbed run does not finish:\n{self._log(run)}\nIts files are in {run.folder}.")
+            raise AssertionError(f"the undisturbed run does not finish:\n{self._log(run)}")
         wrong = judge(evidence, evidence)
         if wrong:
-            raise AssertionError(
-                "the undisturbed run is wrong already:\n" + "\n".join(map(str, wrong)) + f"\nIts files are in {run.folder}."
-            )
+            raise AssertionError("the undisturbed run is wrong already:\n" + "\n".join(map(str, wrong)))
         shutil.rmtree(run.folder)
         return evidence
 

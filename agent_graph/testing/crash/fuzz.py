@@ -113,10 +113,12 @@ def fuzz(
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     folder = Path(tempfile.mkdtemp(prefix="agent-graph-crash-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None))
     campaign = Campaign(subject, seed=seed, folder=folder, attempt_s=attempt_s, look=look)
-    report = call_in_fork(lambda: campaign.carry_out(plan))
-    if not report.ok:
-        report = _kept(report, Path(tempfile.mkdtemp(prefix="agent-graph-crash-")) if keep is None else Path(keep))
-    shutil.rmtree(folder)
+    try:
+        report = call_in_fork(lambda: campaign.carry_out(plan))
+        if not report.ok:
+            report = _kept(report, Path(tempfile.mkdtemp(prefix="agent-graph-crash-")) if keep is None else Path(keep))
+    finally:
+        shutil.rmtree(folder)
     return report
 
 

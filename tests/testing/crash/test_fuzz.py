@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,13 @@ def test_the_judge_of_the_caller_is_asked(tmp_path: Path) -> None:
 
     with pytest.raises(CrashFound, match="your own: the invoice is not booked"):
         crash_fuzz(agent_of, "Pay A-17.", **{**NOTHING, "pairs": 1}, look=look, keep=tmp_path)
+
+
+def test_nothing_is_left_behind_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys.modules[crash_fuzz.__module__], "SHARED_MEMORY", tmp_path)  # `crash.fuzz` is the function
+    crash_fuzz(agent_of, "Pay A-17.", **{**NOTHING, "pairs": 1})
+    with pytest.raises(ConfigError):
+        crash_fuzz(lambda world: agent_of(world, storage=":memory:"), "Pay A-17.", **NOTHING)
+    with pytest.raises(AssertionError):
+        crash_fuzz(lambda world: agent_of(world, Tools(world, times=2)), "Pay A-17.", **NOTHING)
+    assert list(tmp_path.iterdir()) == []
