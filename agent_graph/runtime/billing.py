@@ -17,15 +17,17 @@ What must stay true
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 
 from agent_graph.decisions.replies import read_cost
 from agent_graph.decisions.usage import Usage, read_usage
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from agent_graph.decisions.pricing import PriceBook
     from agent_graph.runtime.candidate import Candidate
 
-__all__ = ["Bill", "CostTeller", "bill", "told_callbacks", "usage_of"]
+__all__ = ["Bill", "CostTeller", "bill", "telling", "usage_of"]
 
 _PARTS = ("cache_read", "cache_write", "cache_write_1h", "reasoning", "audio_input", "audio_output", "web_searches", "file_searches")
 _UNPRICED_PARTS = ("audio_input", "audio_output", "web_searches", "file_searches")
@@ -154,18 +156,18 @@ class CostTeller(BaseCallbackHandler):
 
     def __init__(self, billed: Callable[[AIMessage], Bill]) -> None:
         self._billed = billed
+        self._run_id: UUID | None = None
         self.bill: Bill | None = None
         """Made at the end of the run; None while it is open, and where nobody listens."""
 
-    @property
-    def ignore_chat_model(self) -> bool:
-        """No start of a run: the whole conversation would be written out as one text for it."""
-        return True
+    def on_chat_model_start(self, serialized: dict[str, Any], messages: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Remember the first run: what it calls in turn (a backend's own LangChain model) is not ours to bill."""
+        self._run_id = self._run_id or run_id
 
-    def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Make the bill and write it down."""
         generation = response.generations[0][0] if response.generations and response.generations[0] else None
-        if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
+        if run_id != self._run_id or not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
             return
         message = generation.message
         self.bill = self._billed(message)
@@ -176,14 +178,22 @@ class CostTeller(BaseCallbackHandler):
         message.usage_metadata = usage
 
 
-def told_callbacks(teller: CostTeller) -> BaseCallbackManager | None:
-    """Return the running task's callbacks with `teller` before them: for its next model run, not for what that calls in turn.
+@contextlib.contextmanager
+def telling(teller: CostTeller) -> Iterator[None]:
+    """While it lasts, `teller` comes first among the running task's callbacks; nothing where nobody listens, since it would cost a
+    model call some tenths of a millisecond.
 
-    None where nobody listens: a handler would cost each call some tenths of a millisecond.
+    By the task's own config and not by `ainvoke(config=...)`: a bound model merges that with the task's in no particular order.
     """
-    callbacks = ensure_config().get("callbacks")
+    config = ensure_config()
+    callbacks = config.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager) or not callbacks.handlers:
-        return None
+        yield
+        return
     told = callbacks.copy()
     told.handlers.insert(0, teller)
-    return told
+    token = var_child_runnable_config.set({**config, "callbacks": told})
+    try:
+        yield
+    finally:
+        var_child_runnable_config.reset(token)

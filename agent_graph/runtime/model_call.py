@@ -29,7 +29,7 @@ from agent_graph.decisions.budget import Admission, Estimate, Land, Normal, Refu
 from agent_graph.decisions.retry import classify, next_delay
 from agent_graph.errors import AgentGraphError, ContractError, LLMError, describe
 from agent_graph.failpoints import failpoint
-from agent_graph.runtime.billing import CostTeller, told_callbacks
+from agent_graph.runtime.billing import CostTeller, telling
 from agent_graph.runtime.circuits import Circuit, circuit_of
 from agent_graph.runtime.ledger import Reserved
 
@@ -336,7 +336,8 @@ class ModelCall:
         scope = asyncio.timeout(left)
         try:
             async with scope:
-                reply = await self._invoke(candidate, cap, teller)
+                with telling(teller):
+                    reply = await self._invoke(candidate, cap)
         except TimeoutError:
             if scope.expired():
                 raise self._out_of_time() from None
@@ -351,10 +352,9 @@ class ModelCall:
             return TimeIsUp(self._turn.time_is_up())
         return TimeToLand(f"timeout_s: {left:.2f} s are left, which are kept for a landing")
 
-    async def _invoke(self, candidate: Candidate, cap: int | None, teller: CostTeller) -> Any:
+    async def _invoke(self, candidate: Candidate, cap: int | None) -> Any:
         runnable = self._governor.bound(candidate, tools=self._tools)
-        callbacks = told_callbacks(teller)
-        options: dict[str, Any] = {} if callbacks is None else {"config": {"callbacks": callbacks}}
+        options: dict[str, Any] = {}
         if cap and candidate.backend is None:
             options[candidate.cap_parameter] = cap
         if candidate.backend is not None:

@@ -266,6 +266,8 @@ def look() -> str:
 class Recorder(BaseTracer):
     """Has the usage of each model run as a tracer finds it when the run ends."""
 
+    run_inline = True  # as LangSmith's: it is called in its turn, not after all that are
+
     def __init__(self) -> None:
         super().__init__()
         self.usages: list[Any] = []
@@ -301,6 +303,28 @@ async def test_a_trace_is_told_the_cost_that_the_account_has(streamed: bool) -> 
     assert [told["total_cost"] for told in usages] == [0.0012, 0.0012]
     assert [told["input_tokens"] for told in usages] == [1_000, 1_000]
     assert run.total_cost_usd == 0.0024
+
+
+async def test_a_recorder_is_always_called_after_the_cost_is_there() -> None:
+    """A bound model merged the callbacks in the order of a set, so that LangSmith had the cost of some calls and not of others."""
+    for _ in range(12):
+        model = ScriptedChatModel(script(), usage=(1_000, 50))
+        async with create_production_agent(model, [look], prices=PRICES, storage=":memory:") as agent:
+            _, usages = await traced(agent, streamed=False)
+        assert [told.get("total_cost") for told in usages] == [0.0012, 0.0012]
+
+
+async def test_a_model_that_a_backend_asks_is_not_billed_as_the_backend() -> None:
+    class Wrapper(ScriptedLLM):
+        async def complete(self, messages: Any, tools: Any) -> Any:
+            await ScriptedChatModel(["inner"], usage=(7, 3)).ainvoke("Hi")
+            return await super().complete(messages, tools)
+
+    llm = Wrapper(["Done."], cost_usd=0.001, usage=(100, 20))
+    agent = ProductionAgent(llm, [], FakeTools({}), DictMemory(), ListObservability(), {}, storage=":memory:")
+    async with agent:
+        _, usages = await traced(agent, streamed=False)
+    assert sorted((told["total_tokens"], told.get("total_cost")) for told in usages) == [(10, None), (120, 0.001)]
 
 
 async def test_a_trace_of_a_backend_is_told_what_the_backend_says_it_cost() -> None:

@@ -25,11 +25,13 @@ def weather(city: str) -> str:
 def calls(name, **args):
     return AIMessage("", tool_calls=[{"id": f"c_{len(str(args))}", "name": name, "args": args}])
 
+PRICES = {"scripted": {"input": 1, "output": 4}}
+
 async def main():
     research = create_production_agent(ScriptedChatModel(["42"], usage=(7, 3)), name="research", storage=":memory:")
     replies = [calls("weather", city="Paris"), calls("weather", city="Atlantis"), calls("research", input="x"), "It is sunny."]
     tools = [weather, as_tool(research, description="Finds out.")]
-    lead = create_production_agent(ScriptedChatModel(replies, usage=(100, 20)), tools, name="lead", storage=":memory:")
+    lead = create_production_agent(ScriptedChatModel(replies, usage=(100, 20)), tools, name="lead", storage=":memory:", prices=PRICES)
     spec = ProductionAgent(ScriptedLLM(["hello"], cost_usd=0.25), [], None, DictMemory(), ListObservability(), {}, storage=":memory:")
     async with research, lead, spec:
         await lead.run("q", "run_001")
@@ -79,6 +81,8 @@ def test_environment_variables_alone_give_a_proper_tree() -> None:
     models = [run for run in runs if run.kind == "llm"]
     tokens = [(run.usage or {}).get("total_tokens") for run in models]
     assert tokens[:5] == [120, 120, 120, 10, 120], "each call once, with what it used"
+    costs = [(run.usage or {}).get("total_cost") for run in models]
+    assert costs == [0.00018, 0.00018, 0.00018, None, 0.00018, 0.25], "what the ledger has; nothing for a model without a price"
     assert {run.metadata["thread_id"] for run in runs if run.fields["trace_id"] == greet.id} == {"run_002"}
     assert lead.metadata["thread_id"] == "run_001"
     assert greet.fields["tags"] == ["vip"]
