@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Awaitable, Sequence
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,8 @@ from langchain_core.tools import tool
 
 from agent_graph import AgentRun, Budget, ConfigError, ProductionAgent, RunInProgress, create_production_agent
 from agent_graph.runtime.turn import current_turn
+from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, LedgerRow
+from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.testing import ScriptedChatModel
 from tests.provider import PaidModel, Provider, tool_call
 
@@ -74,6 +77,25 @@ def _used(file: Path, name: str) -> Decimal:
         return Decimal(nusd) / 10**9
     finally:
         connection.close()
+
+
+class Stingy(SqliteStorage):
+    """Has nothing left whenever somebody reserves, and everything whenever somebody looks."""
+
+    def reserve(self, row: LedgerRow, *, fence: int, caps: Sequence[BudgetCap]) -> Awaitable[BudgetAnswer]:
+        async def no() -> BudgetAnswer:
+            return BudgetAnswer(False, tuple(BudgetUse() for _ in caps))
+
+        return no()
+
+
+async def test_whoever_is_refused_again_and_again_does_not_try_for_ever(tmp_path: Path) -> None:
+    provider, storage = Provider(), Stingy(tmp_path / "runs.db")
+    team = Budget("team-a", max_cost_usd=5, per="total")
+    run = await agent_of(paid(provider, greedy), [look], budget=team, storage=storage).run("q")
+    assert (run.status, run.stop_reason, provider.calls) == ("failed", "budget", [])
+    assert run.error == "budget: others took what was left, 100 times in a row"
+    await storage.close()
 
 
 # -- sub-agents ---------------------------------------------------------------------------------------------------------------

@@ -35,6 +35,9 @@ __all__ = ["call_model", "sends"]
 
 Next = Literal["check_budget", "compress", "guard", "run_tool", "finish"]
 
+LOOKS = 10
+"""So often the limits are looked at again for one call, where others took meanwhile what was left."""
+
 
 async def call_model(state: RunState, config: RunnableConfig) -> Command[Next]:
     """Take one step, or leave for what must be done before it."""
@@ -56,22 +59,24 @@ async def _step(turn: Turn, state: RunState) -> Command[Next]:
     turn.run.landed = landing = state.get("landing")
     asked = _input_of(turn, messages, landing)
     spec, text = turn.conversion.to_spec(asked), _TextRelay(turn, step)
-    while True:
+    for left in reversed(range(LOOKS)):
         plan = await _before(turn, state, spec)
         if plan.call is None:
             return plan.leave
         try:
             reply, shown = await _replied(turn, plan.call, asked, spec, text, step=step, landing=landing)
-            break
-        except NotAffordable:
-            continue  # others spent meanwhile what was left: look again
+        except NotAffordable as error:  # others spent meanwhile what was left: look again
+            if not left:
+                return Command(update={"stop": str(error), "landing": landing}, goto="check_budget")
         except ModelOverflow as error:
             return _compress_once(turn, state, plan.input_tokens, error)
         except (ModelsFailed, TimeToLand) as error:
             return await _landed_on_another(turn, state, plan.call, error, text)
-    if shown is not None:
-        turn.agent.learn(turn, shown)
-    return await _after(turn, state, with_ids(reply, step), text, landing=landing)
+        else:
+            if shown is not None:
+                turn.agent.learn(turn, shown)
+            return await _after(turn, state, with_ids(reply, step), text, landing=landing)
+    raise AssertionError("unreachable: the last look returns")  # pragma: no cover
 
 
 async def _replied(

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "Reserved", "nano"]
 
+ROUNDS = 100
+"""So often a reservation is tried that a shared budget refused, each time by what it holds by then."""
 NOTHING = Estimate(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
 
 _lock = threading.RLock()
@@ -133,7 +135,7 @@ class Ledger:
             model: its name.
         """
         await self.refresh()
-        while True:
+        for _ in range(ROUNDS):
             with _lock:
                 admission = decide()
                 if not isinstance(admission, Normal):
@@ -147,6 +149,7 @@ class Ledger:
                 if kind == "step":
                     self._kept = admission.landing or NOTHING
                 return Reserved(row.entry, admission)
+        return Refuse("budget", f"budget: others took what was left, {ROUNDS} times in a row")
 
     def enter(self, *, step: int, kind: Any, attempt: int, model: str, bound_usd: Decimal, bound_tokens: int) -> int:
         """Enter what the caller has admitted by itself, where no shared budget is concerned; return the entry number."""
