@@ -60,6 +60,8 @@ def _money_of(agent: Any, candidate: Any) -> Promise:
     if candidate.backend is not None:
         text = "tells its cost only after a call: max_cost_usd may be passed by one call."
         return Promise("money", "best effort", f"{candidate.name} {text}")
+    if candidate.provider == "offline":
+        return Promise("money", "yes", "the offline model calls nobody: it costs nothing.")
     price = agent.governor.prices.price_of(candidate.name, **candidate.priced_at)
     if price is None:
         return Promise(

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from agent_graph.decisions import idempotency
+from agent_graph.runtime.ledger import Ledger
 from agent_graph.runtime.turn import Turn
 from agent_graph.testing import CrashReport
 from agent_graph.testing.crash import Plan, fuzz
@@ -56,8 +57,8 @@ def without_doubt(patch: pytest.MonkeyPatch) -> None:
 
 def without_reservations(patch: pytest.MonkeyPatch) -> None:
     """A model call is booked once it is over: a crash before that forgets its bill."""
-    put = Turn.put
-    patch.setattr(Turn, "put", lambda turn, row: put(turn, replace(row, bound_nusd=0) if hasattr(row, "bound_nusd") else row))
+    new_row = Ledger._new_row
+    patch.setattr(Ledger, "_new_row", lambda ledger, **known: new_row(ledger, **{**known, "bound_usd": Decimal(0)}))
 
 
 def without_constant_keys(patch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ class Campaign:
         first = self._luck.randrange(plan.every) + 1
         each = "every" if plan.every == 1 else f"each {plan.every}th"
         if plan.failpoints:
-            self._every(f"SIGKILL at {each} failpoint", AtFailpoint, itertools.count(first, plan.every))
+            for of in ("loop", "writer"):
+                self._every(f"SIGKILL at {each} failpoint", partial(AtFailpoint, of=of), itertools.count(first, plan.every))
         for names in plan.named:
             self._run("SIGKILL at " + ", then ".join(names), [AtNamed(name) for name in names])
         if plan.pairs:

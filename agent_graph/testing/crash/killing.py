@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from agent_graph import failpoints
 
@@ -30,15 +30,21 @@ LOOP_BEGINS = "turn.begins"
 """The failpoint behind which the loop's work lies."""
 
 
+Passer: TypeAlias = Literal["loop", "writer"]
+"""The thread that runs the event loop, or any other."""
+
+
 @dataclass(frozen=True, slots=True)
 class AtFailpoint:
     """Send `signal` to the process at the n-th failpoint that it passes, from 1."""
 
     n: int
     signal: int = signal.SIGKILL
+    of: Passer | None = None
+    """Whose failpoints count; None: everybody's. How often the writer commits differs from run to run, what the loop passes does not."""
 
     def __str__(self) -> str:
-        return f"{signal.Signals(self.signal).name} at failpoint {self.n}"
+        return f"{signal.Signals(self.signal).name} at failpoint {self.n}{f' of the {self.of}' if self.of else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class Watch:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
         self._lock = threading.Lock()
         self._fault: Fault | None = None
+        self._passed: dict[Passer | None, int] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -93,19 +100,23 @@ class Watch:
         """From now on note where this process is, and end it as `fault` says."""
         self._lock = threading.Lock()
         self._fault = fault
+        self._passed = {None: 0, "loop": 0, "writer": 0}
         failpoints.arm(self.passed)
 
     def passed(self, name: str) -> None:
         """Note a failpoint, and die there if it is the one."""
         with self._lock:
-            count, began, ended = _HEAD.unpack_from(self._page)
-            count += 1
-            _HEAD.pack_into(self._page, 0, count, began, ended)
+            passer: Passer = "loop" if threading.current_thread() is threading.main_thread() else "writer"
+            for whose in (None, passer):
+                self._passed[whose] += 1
+            now = dict(self._passed)
+            _, began, ended = _HEAD.unpack_from(self._page)
+            _HEAD.pack_into(self._page, 0, now[None], began, ended)
             self.noticed(name)
         if name == LOOP_BEGINS:
             self.begins()
         fault = self._fault
-        if isinstance(fault, AtFailpoint) and count == fault.n:
+        if isinstance(fault, AtFailpoint) and fault.of in (None, passer) and now[fault.of] == fault.n:
             os.kill(os.getpid(), fault.signal)
         if isinstance(fault, AtNamed) and name == fault.name:
             os.kill(os.getpid(), signal.SIGKILL)
