@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,8 @@ from uuid import uuid4
 
 from langchain_core.messages import AnyMessage, BaseMessage, RemoveMessage, convert_to_messages
 from langchain_core.runnables import RunnableConfig
-from langgraph.channels.delta import DeltaChannel
+from langgraph.channels import BinaryOperatorAggregate
+from langgraph.channels.base import BaseChannel
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic, which draws the graph's schemas, takes no other before Python 3.12
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
 
 __all__ = ["AgentKey", "Call", "Outcome", "RunState", "agent_of", "turn_of"]
+
+logger = logging.getLogger("agent_graph")
 
 SNAPSHOT_FREQUENCY = (
     1_000  # a full copy every so many updates: 50 or the default 100 bring quadratic growth back (12 and 7.4 KB a step against 5.2)
@@ -83,9 +87,23 @@ def _whole_messages() -> TypeAdapter[BaseMessage]:
     return TypeAdapter(AnyMessage)
 
 
-def messages_channel() -> DeltaChannel[list[AnyMessage]]:
-    """Return the channel of the messages: the one place that names DeltaChannel, which is beta (tests/test_state.py holds its contract)."""
-    return DeltaChannel(append_messages, snapshot_frequency=SNAPSHOT_FREQUENCY)
+def messages_channel() -> BaseChannel[Any, Any, Any]:
+    """Return the channel of the messages: the one place that names DeltaChannel, which is beta (tests/test_state.py holds its contract).
+
+    A LangGraph that has it no more, or makes it otherwise, gets a plain channel and a warning: the same list, whole in each checkpoint.
+    """
+    try:
+        from langgraph.channels.delta import DeltaChannel
+
+        return DeltaChannel(append_messages, snapshot_frequency=SNAPSHOT_FREQUENCY)
+    except (ImportError, TypeError) as error:
+        logger.warning("this LangGraph has no DeltaChannel as agent_graph knows it (%s): each step stores the whole conversation", error)
+        return plain_channel()
+
+
+def plain_channel() -> BaseChannel[Any, Any, Any]:
+    """Return a channel that does what `messages_channel` does, and writes the whole list at each step."""
+    return BinaryOperatorAggregate(list, lambda messages, write: append_messages(messages, [write]))
 
 
 class Outcome(TypedDict):

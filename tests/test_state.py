@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import weakref
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolMessage
+from langgraph.channels import BinaryOperatorAggregate
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Overwrite
+from typing_extensions import TypedDict
 
 from agent_graph.errors import ConfigError
-from agent_graph.state import AgentKey, RunState, agent_of, append_messages, keep_first, messages_channel
+from agent_graph.state import AgentKey, agent_of, append_messages, keep_first, messages_channel, plain_channel
 
 ids = st.integers(0, 6).map(lambda number: f"m{number}")
 written = st.one_of(
@@ -46,17 +49,35 @@ def test_messages_without_an_id_are_kept_apart() -> None:
     assert len(append_messages([], [[HumanMessage("a")], [HumanMessage("a")]])) == 2
 
 
-async def test_the_channel_keeps_langgraphs_contract() -> None:
-    """What DeltaChannel (beta) must go on doing: append, overwrite, and give the same list again from the checkpoints alone."""
+def test_the_channel_is_the_one_that_does_not_grow() -> None:
     assert isinstance(messages_channel(), DeltaChannel)
 
-    async def act(state: RunState) -> dict[str, Any]:
+
+def test_without_the_beta_channel_there_is_a_plain_one(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "langgraph.channels.delta", None)
+    assert isinstance(messages_channel(), BinaryOperatorAggregate)
+    assert "stores the whole conversation" in caplog.text
+
+
+class Delta(TypedDict):
+    messages: Annotated[list[Any], messages_channel()]
+
+
+class Plain(TypedDict):
+    messages: Annotated[list[Any], plain_channel()]
+
+
+@pytest.mark.parametrize("kind", [Delta, Plain], ids=["DeltaChannel", "plain channel"])
+async def test_the_channel_keeps_langgraphs_contract(kind: Any) -> None:
+    """What DeltaChannel (beta) must go on doing: append, overwrite, and give the same list again from the checkpoints alone."""
+
+    async def act(state: Any) -> dict[str, Any]:
         number = len(state["messages"])
         if number == 3:
             return {"messages": Overwrite([HumanMessage("short", id="s")])}
         return {"messages": [AIMessage(f"reply {number}", id=f"a{number}")]}
 
-    graph: StateGraph[Any, Any, Any, Any] = StateGraph(RunState)
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(kind)
     graph.add_node("act", act)
     graph.add_edge(START, "act")
     graph.add_edge("act", END)
