@@ -82,7 +82,8 @@ class AgentRun:
     cost_uncertain_usd: float = 0.0
     """Upper bound, in USD, of model calls whose bill is unknown (the process died, or the call was cut)."""
     pending: List[Dict[str, Any]] = field(default_factory=list)
-    """What waits for a person: `{"call_id", "tool_name", "args", "reason"}` each; empty unless `status` is "running"."""
+    """What waits for a person: `{"call_id", "tool_name", "args", "reason", "allowed", "idempotency_key", ...}` each; empty unless
+    `status` is "running"."""
     structured: Optional[Any] = None
     """The answer as an object, where a response format was asked for."""
     warnings: List[str] = field(default_factory=list)

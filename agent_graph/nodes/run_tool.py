@@ -159,6 +159,7 @@ def _person(turn: Turn, row: JournalRow, record: ToolCall) -> Resolution:
         args=record.args,
         reason=f"{prompt.IN_DOUBT} ({row.error or INTERRUPTED})",
         allowed=("done", "not_done", "unknown", "reject"),
+        idempotency_key=row.call_key,
     )
 
 

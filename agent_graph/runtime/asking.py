@@ -34,6 +34,7 @@ def ask(
     reason: str,
     allowed: Sequence[str],
     guardrail: str | None = None,
+    idempotency_key: str | None = None,
 ) -> Resolution:
     """Return a person's word on `key`; without one the turn stops here and waits (GraphInterrupt).
 
@@ -46,6 +47,7 @@ def ask(
         reason: why it waits, in plain words.
         allowed: the kinds of word that make sense ("approve", "done", ...).
         guardrail: the rail that asks, if one does.
+        idempotency_key: of the tool call, by which a person finds it at the service that it was made to.
     """
     known = turn.resolutions.get(key)
     if known is not None:
@@ -58,6 +60,7 @@ def ask(
             "key": key,
             "call_id": call_id,
             "guardrail": guardrail,
+            "idempotency_key": idempotency_key,
         }
     )
     turn.start_clock()
@@ -94,4 +97,5 @@ def pending_of(payload: Any) -> dict[str, Any]:
         "allowed": review["allowed_decisions"],
         "key": payload["key"],
         "guardrail": payload.get("guardrail"),
+        "idempotency_key": payload.get("idempotency_key"),
     }

@@ -58,6 +58,7 @@ async def judged(turn: Turn, stage: str, payload: Any, *, step: int, subject: st
             reason=asking.reason,
             allowed=ALLOWED[stage],
             guardrail=asking.rail,
+            idempotency_key=getattr(judgement.payload, "idempotency_key", None),
         )
         if isinstance(word, Reject):
             block = Block(word.reason)

@@ -349,6 +349,7 @@ class _Call:
             args=self.record.args,
             reason=f"{prompt.IN_DOUBT} ({self.row.error or INTERRUPTED})",
             allowed=("done", "not_done", "unknown", "reject"),
+            idempotency_key=self.record.idempotency_key,
         )
 
 
