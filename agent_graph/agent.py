@@ -25,9 +25,10 @@ from agent_graph.decisions.tools import read_tools
 from agent_graph.errors import ConfigError, RunNotFound
 from agent_graph.graph import build_graph
 from agent_graph.runtime import compressing, lineage, memory, promises, sync
+from agent_graph.runtime.asked import Asked
 from agent_graph.runtime.clock import SystemClock
 from agent_graph.runtime.counter import Counter
-from agent_graph.runtime.driver import Asked, Driver
+from agent_graph.runtime.driver import Driver
 from agent_graph.runtime.governor import Governor
 from agent_graph.runtime.history import Entry, history
 from agent_graph.runtime.recorder import Recorder
@@ -392,7 +393,7 @@ class ProductionAgent:
 
     async def attend(self, run_id: str, turn: int) -> Turn:
         """Return the live turn that a node works for."""
-        return await self.driver.attend(run_id, turn)
+        return await self.driver.hosting.attend(run_id, turn)
 
     def count(self, turn: Turn | None, messages: Sequence[Message]) -> int:
         """Return the tokens of `messages`, by the model's own counter where it has one."""

@@ -31,7 +31,7 @@ __all__ = ["load_memory"]
 async def load_memory(state: RunState, config: RunnableConfig) -> Command[Literal["call_model", "finish"]]:
     """Load the history, append the input, and let the rails look at it."""
     agent = agent_of(config)
-    turn: Turn = await agent.driver.enter(state, config)
+    turn: Turn = await agent.driver.hosting.enter(state, config)
     known: list[BaseMessage] = list(state.get("messages") or ())
     messages, end = [*known, HumanMessage(turn.run.input)], None
     with turn.at_work():

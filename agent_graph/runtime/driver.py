@@ -5,7 +5,7 @@ How it works
     to go on with, a stored result, or a refusal. A claimed turn is driven through the graph; its last record is on disk before the
     caller gets the result. A cancelled caller leaves the turn `stopped`: it can be resumed, and a new input closes it.
 
-    Where the graph runs inside another graph there is no `run()`: `load_memory` enters the turn itself, and `conclude` leaves it.
+    Where the graph runs inside another graph there is no `run()`: hosting.py enters the turn, and `conclude` leaves it.
 """
 
 from __future__ import annotations
@@ -13,35 +13,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
-from uuid import uuid4
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import BaseMessage, HumanMessage
 from langchain_core.runnables.config import var_child_runnable_config
 
 from agent_graph.decisions.structured import Misfit
-from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
+from agent_graph.errors import LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
 from agent_graph.events import RunFinished, RunStarted
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime import lineage, memory, settling
 from agent_graph.runtime.account import stored_run
+from agent_graph.runtime.asked import Asked
 from agent_graph.runtime.asking import pending_of
+from agent_graph.runtime.hosting import Hosting
 from agent_graph.runtime.owner import Owner
 from agent_graph.runtime.transcript import repaired
 from agent_graph.runtime.turn import Turn
 from agent_graph.storage.port import Claim, TurnRequest, TurnRow
 
 if TYPE_CHECKING:
-    from langchain_core.runnables import RunnableConfig
-
-    from agent_graph.events import Event
     from agent_graph.resolutions import Resolution
-    from agent_graph.state import RunState
     from agent_graph.types import AgentRun
 
-__all__ = ["Asked", "Driver"]
+__all__ = ["Driver"]
 
 POLL_S = 0.05
 """How often a waiting caller looks whether the run that it waits for has ended, in seconds."""
@@ -51,37 +47,14 @@ LIMITS = frozenset({"max_steps", "max_tokens", "max_cost_usd", "timeout_s", "bud
 """What `AgentRun.stop_reason` is where a turn ended at a limit."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a caller of `run`, `stream` or `resume` asked for."""
-
-    run_id: str
-    input: str | None
-    """None: go on with what is unfinished."""
-    request_id: str | None = None
-    deadline_at: float | None = None
-    force: bool = False
-    add_budget: Mapping[str, Any] | None = None
-    """What is added to which limit; also takes up again a turn that ended at a limit."""
-    sink: Callable[[Event], None] | None = None
-    messages: Sequence[BaseMessage] | None = None
-    """The history and the input, in the place of what the memory holds; None: the memory is loaded."""
-    on_unfinished: Literal["conflict", "close"] | None = None
-    """None: as the agent's configuration says."""
-    config: Mapping[str, Any] | None = None
-    """The caller's RunnableConfig: callbacks, tags, metadata and the like reach the graph."""
-    modes: Sequence[str] = ()
-    """LangGraph's stream modes to hand to `relay`."""
-    relay: Callable[[str, Any], None] | None = None
-    """Called with each chunk of LangGraph's stream: its mode and what it holds."""
-
-
 class Driver:
     """Runs the turns of one agent. Used by several tasks, threads and loops at once."""
 
     def __init__(self, agent: Any) -> None:
         self._agent = agent
-        self._live: dict[tuple[str, int], Turn] = {}
+        self.live: dict[tuple[str, int], Turn] = {}
+        """The turns that are being worked on, by run_id and number."""
+        self.hosting = Hosting(agent, self)
 
     async def drive(self, asked: Asked) -> AgentRun:
         """Return the AgentRun that `asked` leads to: of a new turn, a resumed one, or one that is stored already."""
@@ -107,16 +80,17 @@ class Driver:
         patience_s = agent.config.timeout_s
         until = None if patience_s is None else agent.clock.monotonic() + patience_s
         while True:
-            claim: Claim = await agent.storage.claim(self._request(asked, awaited), owner)
+            claim: Claim = await agent.storage.claim(self.request(asked, awaited), owner)
             if claim.outcome != "busy":
-                return self._granted(claim, asked)
+                return self.granted(claim, asked)
             lineage.refuse_ancestor(agent.namespace, asked.run_id)
             if agent.config.on_busy == "raise" or (until is not None and agent.clock.monotonic() >= until):
                 raise RunInProgress(f"run {asked.run_id!r} is being worked on elsewhere.", run_id=asked.run_id)
             awaited = claim.turn.key.turn if claim.turn is not None else None
             await agent.clock.sleep(POLL_S)
 
-    def _request(self, asked: Asked, awaited: int | None) -> TurnRequest:
+    def request(self, asked: Asked, awaited: int | None) -> TurnRequest:
+        """Return what the storage is asked; `awaited`: the turn that the caller has waited for."""
         agent, parent = self._agent, lineage.parent()
         return TurnRequest(
             namespace=agent.namespace,
@@ -142,7 +116,8 @@ class Driver:
             why = f"it ended {rows[-1].status} ({run.stop_reason}), at no limit"
             raise RunConflict(f"run {run_id!r}: add_budget cannot continue turn {run.turn}: {why}.", run_id=run_id)
 
-    def _granted(self, claim: Claim, asked: Asked) -> Claim:
+    def granted(self, claim: Claim, asked: Asked) -> Claim:
+        """Return `claim`. Raises RunNotFound or RunConflict where it was refused."""
         if claim.outcome == "not_found":
             raise RunNotFound(f"run {asked.run_id!r}: nothing of this name is unfinished. {claim.reason}".strip(), run_id=asked.run_id)
         if claim.outcome in ("conflict", "changed"):
@@ -168,14 +143,15 @@ class Driver:
         return run
 
     async def _turn(self, claim: Claim, asked: Asked) -> Turn:
-        turn = await self._opened(claim)
+        turn = await self.opened(claim)
         turn.sink, turn.streaming, turn.deadline_at = asked.sink, asked.sink is not None, asked.deadline_at
         if asked.add_budget is not None:
             turn.add_budget(asked.add_budget)
-        self._live[(turn.key.run_id, turn.key.turn)] = turn
+        self.live[(turn.key.run_id, turn.key.turn)] = turn
         return turn
 
-    async def _opened(self, claim: Claim) -> Turn:
+    async def opened(self, claim: Claim) -> Turn:
+        """Return the live turn of a granted claim; a resumed one with its account as the rows leave it."""
         agent = self._agent
         assert claim.turn is not None
         turn = Turn(
@@ -223,16 +199,16 @@ class Driver:
                 self._waiting(turn, waits_for)
             await turn.durable()
         except asyncio.CancelledError:
-            await self._stopped(turn)
+            await self.stopped(turn)
             raise
         except (StorageError, NotDurable, LeaseLost):
             await self._let_go(turn)
             raise
         except BaseException:
-            await self._stopped(turn)
+            await self.stopped(turn)
             raise
         finally:
-            self._live.pop((turn.key.run_id, turn.key.turn), None)
+            self.live.pop((turn.key.run_id, turn.key.turn), None)
         await self._delivered(turn)
         failpoint("turn.before_return")
         turn.emit(RunFinished(turn.run))
@@ -301,7 +277,7 @@ class Driver:
                 turn.storage.put(replace(turn.row, delivered=False), fence=0)
             raise
 
-    async def _stopped(self, turn: Turn) -> None:
+    async def stopped(self, turn: Turn) -> None:
         """The caller stopped: keep the turn so that it can go on; one that has ended stays so, for whoever asks for it next.
 
         Not to be cut short by a second cancellation.
@@ -332,75 +308,9 @@ class Driver:
 
     async def settle(self, run_id: str, call_id: str, word: Resolution) -> AgentRun:
         """Write the word down; in the AgentRun returned, `pending` is what is still waited for."""
-        return await settling.settle(self._agent, self._request(Asked(run_id=run_id, input=None), None), call_id, word)
+        return await settling.settle(self._agent, self.request(Asked(run_id=run_id, input=None), None), call_id, word)
 
-    # -- turns that another graph drives --------------------------------------------------------------------------------------------
-
-    async def enter(self, state: RunState, config: RunnableConfig) -> Turn:
-        """Return the turn that `load_memory` works for: the one that `drive` began, or one of an embedding graph."""
-        turn = self._live.get((state.get("run_id", ""), state.get("turn", 0)))
-        if turn is not None and not turn.direct:
-            return turn
-        return await self._entered(state, config)
-
-    async def _entered(self, state: RunState, config: RunnableConfig) -> Turn:
-        question = next((m for m in reversed(state.get("messages") or []) if isinstance(m, HumanMessage)), None)
-        if question is None:
-            raise ConfigError("messages: the graph needs at least one human message; the last one is the turn's input.")
-        agent, run_id = self._agent, _embedded_run_id(config)
-        await self._supersede(run_id)
-        owner = Owner()
-        asked = Asked(run_id=run_id, input=question.text)
-        request = replace(self._request(asked, None), on_unfinished="close")
-        claim: Claim = await agent.storage.claim(request, owner)
-        if claim.outcome == "stored":  # its end was never delivered: the embedding graph asks again, so it is a new turn
-            claim = await agent.storage.claim(replace(request, request_id=uuid4().hex), owner)
-        if claim.outcome == "busy":
-            raise RunInProgress(f"run {run_id!r} is being worked on elsewhere.", run_id=run_id)
-        turn = await self._opened(self._granted(claim, asked))
-        turn.direct, turn.owner = True, owner
-        owner.works_on(turn)
-        turn.start_clock()
-        self._live[(run_id, turn.key.turn)] = turn
-        return turn
-
-    async def _supersede(self, run_id: str) -> None:
-        """Let go of an earlier turn of this run that its graph gave up without finishing."""
-        for key, turn in list(self._live.items()):
-            if key[0] == run_id and turn.direct and not turn.busy:
-                del self._live[key]
-                await self._stopped(turn)
-
-    async def attend(self, run_id: str, number: int) -> Turn:
-        """Return the live turn; one that an embedding graph resumes in another process, or forks, is taken over first."""
-        turn = self._live.get((run_id, number))
-        if turn is not None:
-            return turn
-        agent, owner = self._agent, Owner()
-        request = self._request(Asked(run_id=run_id, input=None), None)
-        claim: Claim = await agent.storage.claim(request, owner)
-        if claim.outcome in ("not_found", "stored"):
-            await self._reopen(run_id, number)
-            claim = await agent.storage.claim(request, owner)
-        if claim.outcome != "resume" or claim.turn is None or claim.turn.key.turn != number:
-            raise LeaseLost(f"run {run_id!r}: turn {number} is not this graph's any more ({claim.outcome}).", run_id=run_id)
-        turn = await self._opened(claim)
-        turn.direct, turn.owner = True, owner
-        owner.works_on(turn)
-        turn.start_clock()
-        self._live[(run_id, number)] = turn
-        return turn
-
-    async def _reopen(self, run_id: str, number: int) -> None:
-        """Take an ended turn up again: its graph goes on from an earlier checkpoint (a fork).
-
-        Its journal and its ledger stay: a call that was made is not made again, and what was spent is spent.
-        """
-        rows = await self._agent.storage.turns(self._agent.namespace, run_id)
-        if not rows or rows[-1].key.turn != number:
-            newest = f"; its newest turn is {rows[-1].key.turn}, and only that can be gone back in" if rows else ""
-            raise RunConflict(f"run {run_id!r}: turn {number} cannot go on{newest}.", run_id=run_id)
-        self._agent.storage.put(replace(rows[-1], status="stopped", result=None, delivered=False), fence=0)
+    # -- its end ----------------------------------------------------------------------------------------------------------------
 
     async def conclude(self, turn: Turn) -> None:
         """Write the turn's end and tell the observability backend; a turn of an embedding graph is also delivered and let go."""
@@ -413,7 +323,7 @@ class Driver:
         await agent.recorder.delivered()
         failpoint("turn.record_run_delivered")
         if turn.direct:
-            self._live.pop((turn.key.run_id, turn.key.turn), None)
+            self.live.pop((turn.key.run_id, turn.key.turn), None)
             await turn.durable()
             await self._delivered(turn)
 
@@ -424,16 +334,6 @@ class Driver:
 
 def _stored_status(run: AgentRun) -> Any:
     return "waiting" if run.status == "running" else run.status
-
-
-def _embedded_run_id(config: RunnableConfig) -> str:
-    """Return the run that an embedding graph's thread stands for: its thread_id, and where we are one of its nodes, that node's name."""
-    configurable = config.get("configurable") or {}
-    thread_id = str(configurable.get("thread_id") or uuid4().hex)
-    names = [part.split(":", 1)[0] for part in str(configurable.get("checkpoint_ns") or "").split("|")]
-    # the last name is the node of ours that is running
-    outer = [name for name in names[:-1] if name]
-    return "/".join([thread_id, *outer])
 
 
 @contextlib.contextmanager

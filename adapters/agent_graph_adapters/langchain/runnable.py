@@ -40,7 +40,7 @@ from agent_graph.runtime.sync import run_sync
 
 if TYPE_CHECKING:
     from agent_graph.agent import ProductionAgent
-    from agent_graph.runtime.driver import Asked
+    from agent_graph.runtime.asked import Asked
     from agent_graph.types import AgentRun
 
 __all__ = ["AgentRunnable", "as_runnable"]
