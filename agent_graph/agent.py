@@ -153,6 +153,7 @@ class ProductionAgent:
         clock: Clock | None,
         unmarked: str,
         around_model: Any = None,
+        hooks: Any = None,
     ) -> None:
         self.name, self.namespace = parts.name(name, "name"), parts.name(namespace, "namespace")
         parts.check_keywords(system_prompt=system_prompt, redact=redact, clock=clock)
@@ -160,7 +161,7 @@ class ProductionAgent:
         self.tools = list(tools)
         self.system_prompt = system_prompt
         self.budget = parts.budget(budget)
-        self.around_model = around_model
+        self.around_model, self.hooks = around_model, hooks
         self.clock: Clock = clock if clock is not None else SystemClock()
         models = parts.models(llm, fallbacks, specs, self.tools, prices, config)
         self.config = models.config
@@ -494,7 +495,7 @@ def create_production_agent(
             does may not be repeatable; mark it with `@tool(extras={"idempotent": True})`.
         memory: None keeps the conversation in the agent's own storage.
         observability: None tells nobody.
-        middleware: LangChain's `AgentMiddleware`, as far as it has `awrap_model_call`, `awrap_tool_call` and `tools` (docs/middleware.md).
+        middleware: LangChain's `AgentMiddleware`; what cannot be honoured is refused by name (docs/middleware.md).
         config: limits and policies, as keywords (`AgentConfig`).
 
     The rest is as for `ProductionAgent`. Raises ConfigError.
@@ -529,6 +530,7 @@ def create_production_agent(
         clock=clock,
         unmarked="once",
         around_model=None if hooks is None else hooks.around_model,
+        hooks=None if hooks is None else hooks.steps,
     )
     parts.name_unmarked(agent.specs.values(), agent.config)
     return agent

@@ -135,6 +135,8 @@ class RunState(TypedDict, total=False):
     """Position in `messages` of the first message of this turn (its input)."""
     compressed_at: int
     """The step before which the messages have been compressed, so that a pass which cannot help is not repeated; -1 for never."""
+    hooked: int
+    """The step before which the hooks of others (`before_model`) have run; -1 for never."""
     landing: str | None
     """The limit whose nearness makes the next model call a landing."""
     stop: str | None
@@ -143,6 +145,8 @@ class RunState(TypedDict, total=False):
     """How often each guardrail sent a reply back in this turn."""
     kept: str
     """Text that was cut off and is being continued: it comes before the next reply's."""
+    ended_by: str | None
+    """The hook of others that ended the turn (`jump_to="end"`), or None."""
     outcome: Annotated[Outcome | None, keep_first]
 
 

@@ -20,11 +20,11 @@ from agent_graph.decisions.budget import Land, Refuse
 from agent_graph.errors import ContractError
 from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
-from agent_graph.nodes import outcome
+from agent_graph.nodes import hooked, outcome
 from agent_graph.runtime.compressing import window_of
 from agent_graph.runtime.judging import rails_at
 from agent_graph.runtime.model_call import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
-from agent_graph.runtime.transcript import text_of, with_ids
+from agent_graph.runtime.transcript import last_reply, text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
 
 if TYPE_CHECKING:
@@ -48,14 +48,45 @@ async def call_model(state: RunState, config: RunnableConfig) -> Command[Next]:
         except outcome.PASSES:
             raise
         except Exception as error:  # noqa: BLE001  whatever goes wrong inside a turn is its result
-            return Command(update={"outcome": outcome.of_error(error, turn)}, goto="finish")
+            return _failed(turn, error)
+
+
+def _failed(turn: Turn, error: Exception) -> Command[Next]:
+    return Command(update={"outcome": outcome.of_error(error, turn)}, goto="finish")
 
 
 async def _step(turn: Turn, state: RunState) -> Command[Next]:
     if state.get("outcome"):
         return Command(goto="finish")
+    await turn.agent.remember(turn, state["messages"], at_end=False)
+    return await (_called(turn, state) if turn.agent.hooks is None else _hooked(turn, state))
+
+
+async def _hooked(turn: Turn, state: RunState) -> Command[Next]:
+    """The step between the hooks of others; what those before the model wrote is kept whatever comes of the call."""
+    shown = await hooked.before_model(turn, state)
+    try:
+        command = await _called(turn, shown) if shown.get("ended_by") is None else _answered(turn, state, shown)
+    except outcome.PASSES:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever goes wrong inside a turn is its result
+        command = _failed(turn, error)
+    return hooked.merged(state, shown, command)
+
+
+def _answered(turn: Turn, state: RunState, shown: RunState) -> Command[Next]:
+    """A hook ended the turn before the model was called: what it answers with, if it does, is judged as a reply is."""
+    reply = last_reply(shown["messages"][shown.get("first", 0) :])
+    if reply is None or not text_of(reply).strip():
+        return Command(goto="finish")
+    fresh = state.get("ended_by") is not None or all(message.id != reply.id for message in state["messages"])
+    if fresh and not turn.config.hold_text:  # else `guard` tells it
+        _TextRelay(turn, state["step"]).tell(reply)
+    return Command(goto="guard")
+
+
+async def _called(turn: Turn, state: RunState) -> Command[Next]:
     messages, step = state["messages"], state["step"] + 1
-    await turn.agent.remember(turn, messages, at_end=False)
     turn.run.landed = landing = state.get("landing")
     asked = _input_of(turn, messages, landing)
     spec, text = turn.conversion.to_spec(asked), _TextRelay(turn, step)
@@ -84,12 +115,11 @@ async def _replied(
 ) -> tuple[AIMessage, list[Message] | None]:
     """Return a reply, and what the model was shown for it; None where a hook around the call may have shown it something else.
 
-    A hook (`middleware=`) may make several calls, each admitted and reserved as one of its own, or none. Its text is streamed once it
-    has returned.
+    A hook (`middleware=`) may make several calls, each admitted and reserved as one of its own, or none.
     """
     hook = turn.agent.around_model
     if hook is None:
-        return await call.reply(asked, tools=landing is None, text=text if turn.streaming else None), spec
+        return await call.reply(asked, tools=landing is None, text=text.live), spec
 
     async def ask(messages: list[BaseMessage]) -> AIMessage:
         made = call
@@ -98,11 +128,7 @@ async def _replied(
             made = turn.agent.governor.call(turn, input_tokens=count, step=step, landing=landing is not None)
         return await made.reply(messages, tools=landing is None)
 
-    reply = await hook(turn.agent.governor.model.source(), asked, ask)
-    if turn.streaming and text_of(reply):
-        text.begin()
-        text.take(text_of(reply))
-    return reply, None
+    return await hook(turn.agent.governor.model.source(), asked, ask), None
 
 
 async def _landed_on_another(
@@ -124,7 +150,7 @@ async def _landed_on_another(
     count = turn.agent.count(turn, turn.conversion.to_spec(asked))
     again = turn.agent.governor.call(turn, input_tokens=count, step=state["step"] + 1, landing=True, without=tuple(spent))
     try:
-        reply = await again.reply(asked, tools=False, text=text if turn.streaming else None)
+        reply = await again.reply(asked, tools=False, text=text.live)
     except (NotAffordable, ModelsFailed, ModelOverflow):
         raise error from None
     update = await _after(turn, state, with_ids(reply, state["step"] + 1), text, landing=landing)
@@ -183,8 +209,13 @@ def _compress_once(turn: Turn, state: RunState, input_tokens: int, error: ModelO
 
 async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay, *, landing: str | None) -> Command[Next]:
     step = state["step"] + 1
+    written, ended_by = [reply], None
+    if turn.agent.hooks is not None:
+        reply, written, ended_by = await hooked.after_model(turn, state["messages"], reply, step)
+    if text.live is None:
+        text.tell(reply)
     calls = sends(turn, reply, step)
-    stages = ("reply",) if calls else ("reply", "output")
+    stages = ("reply",) if calls and ended_by is None else ("reply", "output")
     waiting = any(not getattr(rail, "pure", False) for stage in stages for rail in rails_at(turn, stage))
     allowed = not waiting and await _allowed(turn, reply, stages)
     if allowed:
@@ -195,8 +226,8 @@ async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay
             step, run.total_tokens, run.total_cost_usd, str(reply.response_metadata.get("model_name") or turn.agent.governor.model.name)
         )
     )
-    goto = routing.after_reply(judged=not waiting, allowed=allowed, calls=len(calls), landing=landing is not None)
-    update = {"messages": [reply], "step": step}
+    goto = routing.after_reply(judged=not waiting, allowed=allowed, calls=len(calls), landing=landing is not None or ended_by is not None)
+    update = {"messages": written, "step": step} | ({} if ended_by is None else {"ended_by": ended_by})
     return Command(update=update, goto=calls if goto == "run_tool" else goto)
 
 
@@ -227,13 +258,26 @@ def sends(turn: Turn, reply: AIMessage, step: int) -> list[Send]:
 
 
 class _TextRelay:
-    """Hands streamed text on: at once, or held back until the rails have spoken."""
+    """Hands streamed text on: at once, once the hooks of others have returned, or held back until the rails have spoken."""
 
     def __init__(self, turn: Turn, step: int) -> None:
         self._turn, self._step = turn, step
         self._changeable = any(getattr(rail, "changes_text", True) for stage in ("reply", "output") for rail in rails_at(turn, stage))
         self._held: list[str] = []
         self._told = False
+        hooks = turn.agent.around_model is not None or (turn.agent.hooks is not None and turn.agent.hooks.has("after_model"))
+        self._is_live = turn.streaming and not hooks
+
+    @property
+    def live(self) -> _TextRelay | None:
+        """Where the model's text goes while it speaks; None where it is told afterwards, or to nobody."""
+        return self if self._is_live else None
+
+    def tell(self, reply: AIMessage) -> None:
+        """Hand on the whole text of a reply."""
+        if self._turn.streaming and text_of(reply):
+            self.begin()
+            self.take(text_of(reply))
 
     def begin(self) -> None:
         """Forget what was taken of an attempt that failed; who has heard it already is told."""

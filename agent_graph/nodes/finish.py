@@ -12,7 +12,7 @@ from langgraph.types import Overwrite
 from agent_graph.decisions.budget import violation
 from agent_graph.decisions.structured import Misfit
 from agent_graph.nodes import outcome
-from agent_graph.runtime.transcript import repaired, text_of
+from agent_graph.runtime.transcript import last_reply, repaired, text_of
 from agent_graph.state import Outcome, RunState, turn_of
 
 if TYPE_CHECKING:
@@ -44,9 +44,11 @@ async def finish(state: RunState, config: RunnableConfig) -> dict[str, Any]:
 
 def _answered(turn: Turn, state: RunState) -> Outcome:
     """Return the end of a turn that nothing stopped: complete, if there is an answer."""
-    newest = state["messages"][-1] if state["messages"] else None
-    if isinstance(newest, AIMessage) and text_of(newest).strip():
+    newest, ended_by = last_reply(state["messages"][state.get("first", 0) :]), state.get("ended_by")
+    if newest is not None and text_of(newest).strip():
         return outcome.ended("complete", None, "answer")
+    if ended_by is not None:
+        return outcome.ended("failed", f"middleware: {ended_by} ended the turn before there was an answer.", "error")
     landing = state.get("landing")
     if landing is None:
         return outcome.ended("failed", "LLMError: the model gave no answer: its last reply was empty.", "error")

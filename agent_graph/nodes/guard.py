@@ -45,7 +45,8 @@ async def guard(state: RunState, config: RunnableConfig) -> Command[Next]:
 
 
 async def _guarded(turn: Turn, state: RunState) -> Command[Next]:
-    reply, step, landing = last_reply(state["messages"]), state["step"], state.get("landing") is not None
+    reply, step = last_reply(state["messages"]), state["step"]
+    landing = state.get("landing") is not None or state.get("ended_by") is not None  # either way nothing more is called
     assert reply is not None, "guard is entered with a reply"
     judgement, reply, changed = await _verdict(turn, state, reply)
     if isinstance(judgement.decisive, Block):
@@ -54,11 +55,18 @@ async def _guarded(turn: Turn, state: RunState) -> Command[Next]:
         sent_back = _sent_back(turn, state, reply, judgement.decisive, judgement.findings[-1], landing=landing)
         if sent_back is not None:
             return sent_back
-    if turn.streaming and turn.config.hold_text and text_of(reply):
+    if turn.streaming and turn.config.hold_text and text_of(reply) and not _ran_before(state):
         turn.emit(TextDelta(text_of(reply), step))
     calls = sends(turn, reply, step)
     runs = routing.after_reply(judged=True, allowed=True, calls=len(calls), landing=landing) == "run_tool"
     return Command(update={"messages": [reply]} if changed else {}, goto=calls if runs else "finish")
+
+
+def _ran_before(state: RunState) -> bool:
+    """Return whether a hook ended the turn at a reply whose tools have run: its text was told when they did."""
+    messages = state["messages"]
+    newest = next((message for message in reversed(messages) if isinstance(message, AIMessage | ToolMessage)), None)
+    return state.get("ended_by") is not None and isinstance(newest, ToolMessage)
 
 
 async def _verdict(turn: Turn, state: RunState, reply: AIMessage) -> tuple[Judgement, AIMessage, bool]:
@@ -69,7 +77,8 @@ async def _verdict(turn: Turn, state: RunState, reply: AIMessage) -> tuple[Judge
     if changed:
         replaced = turn.conversion.to_langchain([judgement.payload])[0]
         reply = reply.model_copy(update={"content": replaced.content})
-    if judgement.decisive is not None or reply.tool_calls or reply.invalid_tool_calls:
+    calls = bool(reply.tool_calls or reply.invalid_tool_calls) and state.get("ended_by") is None
+    if judgement.decisive is not None or calls:
         return judgement, reply, changed
     final = await judged(turn, "output", text_of(reply), step=step)
     if final.payload != text_of(reply):

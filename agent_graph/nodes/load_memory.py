@@ -7,7 +7,6 @@ one, they are the history instead. A resumed turn never comes here again.
 
 from __future__ import annotations
 
-from operator import is_
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import BaseMessage, HumanMessage
@@ -17,9 +16,9 @@ from langgraph.types import Command, Overwrite
 from agent_graph.errors import ContractError
 from agent_graph.guardrails import Block
 from agent_graph.messages import ensure_id
-from agent_graph.nodes import outcome
+from agent_graph.nodes import hooked, outcome
 from agent_graph.runtime.judging import judged, withheld
-from agent_graph.runtime.transcript import repaired
+from agent_graph.runtime.transcript import repaired, update_of
 from agent_graph.state import Outcome, RunState, agent_of
 
 if TYPE_CHECKING:
@@ -33,11 +32,14 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
     agent = agent_of(config)
     turn: Turn = await agent.driver.hosting.enter(state, config)
     known: list[BaseMessage] = list(state.get("messages") or ())
-    messages, end = [*known, HumanMessage(turn.run.input)], None
+    messages, end, ended_by = [*known, HumanMessage(turn.run.input)], None, None
+    first: int | None = None
     with turn.at_work():
         try:
             messages = await _history(turn, state, known)
             end = await _input_judged(turn, messages)
+            if end is None and turn.agent.hooks is not None:
+                messages, first, ended_by = await hooked.before_agent(turn, messages, _position_of_input(messages))
         except outcome.PASSES:
             raise
         except Exception as error:  # noqa: BLE001  whatever goes wrong inside a turn is its result
@@ -45,20 +47,32 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
     for message in messages:
         ensure_id(message)
     update: dict[str, Any] = {
-        "messages": Overwrite(messages) if turn.direct else _update(known, messages),
+        "messages": Overwrite(messages) if turn.direct else update_of(known, messages),
         "run_id": turn.key.run_id,
         "turn": turn.key.turn,
         "step": 0,
-        "first": _position_of_input(messages),
+        "first": _position_of_input(messages) if first is None else first,
     }
     # What the last turn left. A channel that was never written takes no room in any checkpoint, so it is not written to stay as it is.
     update |= {key: value for key, value in _RESET.items() if key in state}
+    if ended_by is not None:
+        update["ended_by"] = ended_by
     if end is not None:
         update["outcome"] = end
     return Command(update=update, goto="finish" if end else "call_model")
 
 
-_RESET: dict[str, Any] = {"given": None, "compressed_at": -1, "landing": None, "stop": None, "revisions": {}, "kept": "", "outcome": None}
+_RESET: dict[str, Any] = {
+    "given": None,
+    "compressed_at": -1,
+    "hooked": -1,
+    "landing": None,
+    "stop": None,
+    "revisions": {},
+    "kept": "",
+    "ended_by": None,
+    "outcome": None,
+}
 
 
 async def _history(turn: Turn, state: RunState, known: list[BaseMessage]) -> list[BaseMessage]:
@@ -72,13 +86,6 @@ async def _history(turn: Turn, state: RunState, known: list[BaseMessage]) -> lis
     history = known if loaded is None else turn.conversion.to_langchain(loaded)
     turn.loaded = True
     return [*repaired(history), *given]
-
-
-def _update(known: list[BaseMessage], messages: list[BaseMessage]) -> Any:
-    """Return what brings the state from `known` to `messages`: what comes after, where that is all; writing the rest again would cost
-    each turn the whole conversation."""
-    goes_on = len(messages) > len(known) and all(map(is_, known, messages))
-    return messages[len(known) :] if goes_on else Overwrite(messages)
 
 
 def _position_of_input(messages: list[BaseMessage]) -> int:

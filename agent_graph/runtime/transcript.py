@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langgraph.types import Overwrite
 
 from agent_graph.decisions import pairing
 
-__all__ = ["last_reply", "repaired", "text_of", "with_ids"]
+__all__ = ["last_reply", "repaired", "text_of", "update_of", "with_ids"]
 
 CANCELLED = "This call was cancelled: it has no result."
 _CALL_IDS = {"function_call": "call_id", "tool_use": "id", "tool_call": "id"}
@@ -43,6 +46,13 @@ def _view(message: BaseMessage) -> pairing.View:
 def last_reply(messages: Sequence[BaseMessage]) -> AIMessage | None:
     """Return the newest reply of the model, or None."""
     return next((message for message in reversed(messages) if isinstance(message, AIMessage)), None)
+
+
+def update_of(known: Sequence[BaseMessage], messages: Sequence[BaseMessage]) -> Any:
+    """Return what brings the state from `known` to `messages`: what comes after, where that is all; writing the rest again would cost
+    each time the whole conversation."""
+    goes_on = len(messages) > len(known) and all(map(is_, known, messages))
+    return list(messages[len(known) :]) if goes_on else Overwrite(list(messages))
 
 
 def text_of(message: BaseMessage) -> str:

@@ -6,10 +6,10 @@ hooks, so that what a hook does happens within the call. What cannot be honoured
 else when a hook does it (the turn then fails with a ContractError that says so).
 
 Honoured: `awrap_model_call` (other messages, another system prompt, another reply, further calls), `awrap_tool_call` (other
-arguments, another result, no call at all), `tools`.
+arguments, another result, no call at all), `tools`; `before_agent`, `before_model`, `after_model` (`step_hooks.py`).
 
-Refused when the agent is built: `before_*` and `after_*` (nodes of their own, with state updates and jumps), a hook that is only
-synchronous, keys of the state, stream transformers.
+Refused when the agent is built: `after_agent`, jumps but to the end, a `wrap_*` that is only synchronous, keys of the state, stream
+transformers.
 
 Refused when a hook does it: another model, other tools, `tool_choice`, `response_format`, `model_settings`, another tool, a `Command`.
 """
@@ -28,10 +28,10 @@ from agent_graph.errors import ConfigError, ContractError
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.injected import around, runtime_of
 from agent_graph_adapters.langchain.prepared import Outcome
+from agent_graph_adapters.langchain.step_hooks import StepHooks, has
 
 __all__ = ["Hooks"]
 
-_NODES = ("before_agent", "before_model", "after_model", "after_agent")
 _STATE = frozenset({"messages", "jump_to", "structured_response"})
 _OURS = {
     "BudgetMiddleware": "max_cost_usd=..., max_tokens=..., max_steps=..., timeout_s=...",
@@ -60,8 +60,11 @@ class Hooks:
                 raise ConfigError(f"middleware: two are named {name!r}; a name must be one's own.")
         self.tools = [*tools, *(tool for one in middleware for tool in getattr(one, "tools", None) or ())]
         """The agent's tools, and those that the middleware brings."""
-        self._model = [one for one in middleware if _has(one, "awrap_model_call", AgentMiddleware)]
-        self._tool = [one for one in middleware if _has(one, "awrap_tool_call", AgentMiddleware)]
+        steps = StepHooks(middleware, AgentMiddleware)
+        self.steps = steps or None
+        """What stands before and after the model; None where there is nothing."""
+        self._model = [one for one in middleware if has(one, "awrap_model_call", AgentMiddleware)]
+        self._tool = [one for one in middleware if has(one, "awrap_tool_call", AgentMiddleware)]
         self.around_model: Callable[[Any, list[BaseMessage], Ask], Awaitable[AIMessage]] | None = (
             self._around_model if self._model else None
         )
@@ -136,14 +139,8 @@ def _refuse(one: Any, base: Any) -> None:
     kind = type(given).__name__
     if kind in _OURS and type(one).__module__.startswith("agent_graph_adapters."):
         raise ConfigError(f"middleware: what {kind} does, this agent does itself: give it {_OURS[kind]} instead.")
-    for hook in _NODES:
-        if _has(one, hook, base) or _has(one, f"a{hook}", base):
-            raise ConfigError(
-                f"middleware: {kind} has {hook}, which this agent has no place for: it runs wrap_model_call and wrap_tool_call. "
-                "Judge inputs and replies by guardrails=[...], or keep create_agent and add single guarantees to it (docs/middleware.md)."
-            )
     for hook in ("wrap_model_call", "wrap_tool_call"):
-        if _has(one, hook, base) and not _has(one, f"a{hook}", base):
+        if has(one, hook, base) and not has(one, f"a{hook}", base):
             raise ConfigError(
                 f"middleware: {kind} has {hook} and no a{hook}; this agent is asynchronous, and a hook that blocks would stop it."
             )
@@ -152,10 +149,6 @@ def _refuse(one: Any, base: Any) -> None:
         raise ConfigError(f"middleware: {kind} keeps {', '.join(own)} in the state; this agent's state has no place for keys of others.")
     if given.transformers:
         raise ConfigError(f"middleware: {kind} has stream transformers; this agent's stream is its events (agent.stream).")
-
-
-def _has(one: Any, hook: str, base: type) -> bool:
-    return getattr(type(one), hook, None) is not getattr(base, hook, None)
 
 
 def _wrapped(one: Any, handler: Any) -> Any:

@@ -231,7 +231,10 @@ class Transforming(AgentMiddleware[Any, Any, Any]):
 @pytest.mark.parametrize(
     ("middleware", "match"),
     [
-        ([ModelCallLimitMiddleware(run_limit=3)], "ModelCallLimitMiddleware has before_model"),
+        (
+            [ModelCallLimitMiddleware(run_limit=3)],
+            "ModelCallLimitMiddleware keeps run_model_call_count, thread_model_call_count in the state",
+        ),
         ([TodoListMiddleware()], "TodoListMiddleware"),
         ([Stateful()], "Stateful keeps tally in the state"),
         ([Blocking()], "Blocking has wrap_tool_call and no awrap_tool_call"),
