@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.types import Overwrite
 
 from agent_graph.decisions.budget import violation
 from agent_graph.decisions.structured import Misfit
-from agent_graph.nodes import outcome
-from agent_graph.runtime.transcript import last_reply, repaired, text_of
+from agent_graph.errors import ContractError
+from agent_graph.nodes import hooked, outcome
+from agent_graph.runtime.transcript import last_reply, repaired, text_of, update_of
 from agent_graph.state import Outcome, RunState, turn_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ async def finish(state: RunState, config: RunnableConfig) -> dict[str, Any]:
         run = turn.refresh()
         blocked = end["stop_reason"] == "blocked"  # what stands there then is not the model's text but the note that it was withheld
         run.output = None if blocked else _last_text(messages, state.get("first", 0), state.get("kept", ""))
-        end = _with_object(turn, end)
+        end, first = _with_object(turn, end), state.get("first", 0)
+        if turn.agent.hooks is not None and end["status"] == "complete":
+            messages, first, end = await _hooked(turn, state, messages, end)
         run.status, run.error, run.stop_reason = end["status"], end["error"], end["stop_reason"]
         run.landed = state.get("landing")
         await turn.agent.remember(turn, messages, at_end=True)
@@ -38,8 +40,24 @@ async def finish(state: RunState, config: RunnableConfig) -> dict[str, Any]:
         await turn.agent.driver.conclude(turn)
         update: dict[str, Any] = {"outcome": end}
         if messages is not state["messages"]:
-            update["messages"] = Overwrite(list(messages))
+            update["messages"] = update_of(state["messages"], messages)
+        if first != state.get("first", 0):
+            update["first"] = first
         return update
+
+
+async def _hooked(turn: Turn, state: RunState, messages: Sequence[BaseMessage], end: Outcome) -> tuple[Sequence[BaseMessage], int, Outcome]:
+    """Run the hooks of others after the agent. The answer stands: it has been judged, and told."""
+    first, kept = state.get("first", 0), state.get("kept", "")
+    try:
+        left, place = await hooked.after_agent(turn, messages, first)
+        if _last_text(left, place, kept) != turn.run.output:
+            raise ContractError("middleware: after_agent changed the answer, which has been judged and told. Change it in after_model.")
+    except outcome.PASSES:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever goes wrong inside a turn is its result
+        return messages, first, outcome.of_error(error, turn)
+    return left, place, end
 
 
 def _answered(turn: Turn, state: RunState) -> Outcome:

@@ -1,4 +1,4 @@
-"""Hooks of others (`middleware=`) before and after the model: run inside the node, their messages part of its update.
+"""Hooks of others (`middleware=`) before and after the agent and the model: run inside the node, their messages part of its update.
 
 `hooked` in the state is the step before which `before_model` has run, so that a node that leaves (for `check_budget`, `compress`) and
 is entered again does not run it twice. `ended_by` names the hook that ended the turn: no model or tool is called any more, and
@@ -24,7 +24,7 @@ from agent_graph.state import RunState, append_messages
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
 
-__all__ = ["after_model", "before_agent", "before_model", "merged"]
+__all__ = ["after_agent", "after_model", "before_agent", "before_model", "merged"]
 
 
 async def before_agent(turn: Turn, messages: list[BaseMessage], first: int) -> tuple[list[BaseMessage], int, str | None]:
@@ -58,6 +58,14 @@ async def after_model(turn: Turn, known: Sequence[BaseMessage], reply: AIMessage
             "before_model; answer a call in awrap_tool_call."
         )
     return with_ids(newest, step), update_of(known, messages), ended_by
+
+
+async def after_agent(turn: Turn, messages: Sequence[BaseMessage], first: int) -> tuple[Sequence[BaseMessage], int]:
+    """Return the conversation as the hooks after the agent leave it, and where the turn begins in it."""
+    if not turn.agent.hooks.has("after_agent"):
+        return messages, first
+    result, _ = await _through(turn, "after_agent", messages)
+    return result, _first_in(result, messages, first)
 
 
 def merged(state: RunState, shown: RunState, command: Command[Any]) -> Command[Any]:

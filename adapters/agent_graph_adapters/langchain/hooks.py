@@ -6,9 +6,9 @@ hooks, so that what a hook does happens within the call. What cannot be honoured
 else when a hook does it (the turn then fails with a ContractError that says so).
 
 Honoured: `awrap_model_call` (other messages, another system prompt, another reply, further calls), `awrap_tool_call` (other
-arguments, another result, no call at all), `tools`; `before_agent`, `before_model`, `after_model` (`step_hooks.py`).
+arguments, another result, no call at all), `tools`; `before_*` and `after_*` (`step_hooks.py`).
 
-Refused when the agent is built: `after_agent`, jumps but to the end, a `wrap_*` that is only synchronous, keys of the state, stream
+Refused when the agent is built: jumps but to the end, a `wrap_*` that is only synchronous, keys of the state, stream
 transformers.
 
 Refused when a hook does it: another model, other tools, `tool_choice`, `response_format`, `model_settings`, another tool, a `Command`.

@@ -1,9 +1,10 @@
-"""`before_agent`, `before_model` and `after_model` of others' middleware, run inside our nodes: no superstep is added.
+"""`before_agent`, `before_model`, `after_model` and `after_agent` of others' middleware, run inside our nodes: no superstep is added.
 
-In `create_agent` each such hook is a node. Here a node runs them in place, in the same order (`before_*` as given, `after_model` in
+In `create_agent` each such hook is a node. Here a node runs them in place, in the same order (`before_*` as given, `after_*` in
 reverse), on the same `{"messages": [...]}`, and what they return is part of that node's own update. So a hook and what it hooks reach
 the disk together: after a crash both are made again, and the state has the effect of one. What a hook does elsewhere may thus be done
-twice by a crash, as a model call may.
+twice by a crash, as a model call may. What `after_agent` writes is in the state at most once: the turn's end is on disk before its last
+checkpoint, and where the process dies between the two, the answer stands and these messages are lost.
 
 Of an update the agent has a place for `messages` (added, replaced by id, removed) and `jump_to="end"`; anything else is refused.
 """
@@ -23,7 +24,7 @@ from agent_graph_adapters.langchain.injected import around
 
 __all__ = ["StepHooks", "has"]
 
-WHERE: Final = ("before_agent", "before_model", "after_model")
+WHERE: Final = ("before_agent", "before_model", "after_model", "after_agent")
 Apply: TypeAlias = Callable[[list[BaseMessage], Any], list[BaseMessage]]
 """Returns the messages after a write to them."""
 
@@ -35,7 +36,8 @@ class StepHooks:
         for one in middleware:
             _refuse(one, base)
         self._hooks = {where: [_called(one, where, base) for one in middleware if _hooked(one, where, base)] for where in WHERE}
-        self._hooks["after_model"].reverse()
+        for where in ("after_model", "after_agent"):
+            self._hooks[where].reverse()
 
     def has(self, where: str) -> bool:
         """Return whether there is a hook at this place."""
@@ -70,11 +72,6 @@ def _hooked(one: Any, where: str, base: type) -> bool:
 
 def _refuse(one: Any, base: type) -> None:
     kind = type(one).__name__
-    if _hooked(one, "after_agent", base):
-        raise ConfigError(
-            f"middleware: {kind} has after_agent, which this agent has no place for: the answer is final once the guardrails have judged "
-            "it. Change a reply in after_model or awrap_model_call, or act on the AgentRun that run() returns."
-        )
     for where in WHERE:
         declared = [getattr(getattr(type(one), name), "__can_jump_to__", ()) for name in (where, f"a{where}")]
         other = sorted({jump for jumps in declared for jump in jumps} - {"end"})
