@@ -93,6 +93,20 @@ async def test_text_is_held_until_the_rails_have_spoken() -> None:
     assert events[-1].run.status == "failed"
 
 
+@guardrail(stages=["reply", "output"], changes_text=False)
+async def looks_on(stage: str, payload: Any, run: Any) -> Any:
+    await asyncio.sleep(0)
+    return Allow()
+
+
+async def test_text_that_no_rail_may_change_is_told_once() -> None:
+    """A rail that waits sends the reply by way of `guard`, which told the text a second time."""
+    agent = create_production_agent(ScriptedChatModel([AIMessage("The weather in Paris is sunny.")]), guardrails=[looks_on])
+    deltas = [event.text async for event in agent.stream("q") if isinstance(event, TextDelta)]
+    assert "".join(deltas) == "The weather in Paris is sunny."
+    assert len(deltas) > 1
+
+
 async def test_unheld_text_is_marked_provisional() -> None:
     agent = create_production_agent(ScriptedChatModel([AIMessage("The secret is 42.")]), guardrails=[no_secrets], hold_text=False)
     deltas = [event async for event in agent.stream("q") if isinstance(event, TextDelta)]

@@ -22,7 +22,7 @@ from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
 from agent_graph.nodes import hooked, outcome
 from agent_graph.runtime.compressing import window_of
-from agent_graph.runtime.judging import rails_at
+from agent_graph.runtime.judging import holds_text, may_change_text, rails_at
 from agent_graph.runtime.model_call import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.runtime.transcript import last_reply, text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
@@ -80,7 +80,7 @@ def _answered(turn: Turn, state: RunState, shown: RunState) -> Command[Next]:
     if reply is None or not text_of(reply).strip():
         return Command(goto="finish")
     fresh = state.get("ended_by") is not None or all(message.id != reply.id for message in state["messages"])
-    if fresh and not turn.config.hold_text:  # else `guard` tells it
+    if fresh and not holds_text(turn):  # else `guard` tells it
         _TextRelay(turn, state["step"]).tell(reply)
     return Command(goto="guard")
 
@@ -262,7 +262,7 @@ class _TextRelay:
 
     def __init__(self, turn: Turn, step: int) -> None:
         self._turn, self._step = turn, step
-        self._changeable = any(getattr(rail, "changes_text", True) for stage in ("reply", "output") for rail in rails_at(turn, stage))
+        self._changeable, self._holds = may_change_text(turn), holds_text(turn)
         self._held: list[str] = []
         self._told = False
         hooks = turn.agent.around_model is not None or (turn.agent.hooks is not None and turn.agent.hooks.has("after_model"))
@@ -287,7 +287,7 @@ class _TextRelay:
             self._told = False
 
     def take(self, text: str) -> None:
-        if self._changeable and self._turn.config.hold_text:
+        if self._holds:
             self._held.append(text)
         else:
             self._turn.emit(TextDelta(text, self._step, provisional=self._changeable))

@@ -18,7 +18,7 @@ from agent_graph.guardrails import Block, Finding, Judgement, Revise
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
 from agent_graph.nodes.call_model import sends
-from agent_graph.runtime.judging import judged, withheld
+from agent_graph.runtime.judging import holds_text, judged, withheld
 from agent_graph.runtime.transcript import last_reply, text_of
 from agent_graph.state import RunState, turn_of
 
@@ -55,7 +55,7 @@ async def _guarded(turn: Turn, state: RunState) -> Command[Next]:
         sent_back = _sent_back(turn, state, reply, judgement.decisive, judgement.findings[-1], landing=landing)
         if sent_back is not None:
             return sent_back
-    if turn.streaming and turn.config.hold_text and text_of(reply) and not _ran_before(state):
+    if turn.streaming and holds_text(turn) and text_of(reply) and not _ran_before(state):
         turn.emit(TextDelta(text_of(reply), step))
     calls = sends(turn, reply, step)
     runs = routing.after_reply(judged=True, allowed=True, calls=len(calls), landing=landing) == "run_tool"

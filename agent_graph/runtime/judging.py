@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", AIMessage, HumanMessage)
 
-__all__ = ["judged", "rails_at", "withheld"]
+__all__ = ["holds_text", "judged", "may_change_text", "rails_at", "withheld"]
 
 ALLOWED = {
     "input": ("approve", "edit", "reject"),
@@ -94,6 +94,16 @@ def _after_the_word(stage: str, payload: Any, word: Resolution) -> Any:
     if stage == "tool_result":
         return replace(payload, result=value)
     return replace(payload, content=str(value)) if stage == "reply" else str(value)
+
+
+def holds_text(turn: Turn) -> bool:
+    """Return whether streamed text waits for its verdicts: a rail may still change it, and the policy is to hold it."""
+    return turn.config.hold_text and may_change_text(turn)
+
+
+def may_change_text(turn: Turn) -> bool:
+    """Return whether a rail may hold up or change what the model writes."""
+    return any(getattr(rail, "changes_text", True) for stage in ("reply", "output") for rail in rails_at(turn, stage))
 
 
 def withheld(message: M, finding: Finding) -> M:
