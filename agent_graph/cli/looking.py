@@ -53,7 +53,8 @@ def runs(arguments: Namespace) -> int:
     elif seen:
         print("\n".join(words.table([_HEAD, *(_row(turn, time.time()) for turn in seen)])))
     else:
-        print('no runs yet; the first: agent-graph run "What is the weather in Paris?"')
+        where = "" if arguments.storage is None or Path(arguments.storage).exists() else f" (there is no file {arguments.storage})"
+        print(f'no runs yet{where}; the first: agent-graph run "What is the weather in Paris?"')
     return 0
 
 
@@ -93,12 +94,13 @@ def show(arguments: Namespace) -> int:
 
 def _described(turn: _Seen, of: int, now: float) -> list[str]:
     run = turn.run
-    lines = [f"turn {run.turn} of {of}, {turn.status}, {words.age(now - turn.row.updated_at)} ago"]
+    age = words.age(now - turn.row.updated_at)
+    lines = [f"turn {run.turn} of {of}, {turn.status}, {age}{'' if age == 'now' else ' ago'}"]
     lines += [f"> {line}" for line in words.printable(run.input).splitlines()]
     for call in run.tool_calls:
         lines += [f"  {words.call_text(call)}", f"    {words.outcome(call)}"]
     lines += [words.printable(run.output)] if run.output else []
-    return lines + words.account(run, unpriced=turn.unpriced)
+    return lines + words.account(run, unpriced=turn.unpriced, status=turn.status)
 
 
 def _as_json(turn: _Seen) -> dict[str, Any]:

@@ -151,8 +151,8 @@ def _plain(result: object) -> str:
     return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, default=str)
 
 
-def account(run: AgentRun, *, unpriced: bool) -> list[str]:
-    """Return what is said under an answer: how it ended, what it took, what to know."""
+def account(run: AgentRun, *, unpriced: bool, status: str | None = None) -> list[str]:
+    """Return what is said under an answer: how it ended, what it took, what to know. `status`: where the storage knows it better."""
     parts = [
         counted(run.steps, "step"),
         counted(len(run.tool_calls), "tool call"),
@@ -160,7 +160,7 @@ def account(run: AgentRun, *, unpriced: bool) -> list[str]:
         money(run.total_cost_usd, unpriced=unpriced, uncertain_usd=run.cost_uncertain_usd),
         duration(run.latency_ms),
     ]
-    lines = [f"{run.status}: {', '.join(parts)}"]
+    lines = [f"{status or run.status}: {', '.join(parts)}"]
     if run.error is not None:
         lines.append(f"error: {printable(run.error)}")
     if run.landed is not None:

@@ -145,7 +145,8 @@ def test_runs_as_json(command: Command) -> None:
 
 def test_looking_leaves_nothing_behind(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("runs")
-    assert (code, out.startswith("no runs yet")) == (0, True)
+    assert (code, out.startswith("no runs yet; the first")) == (0, True)
+    assert "there is no file typo.db" in command("runs", "--storage", "typo.db")[1]
     assert command("runs", "--json")[1] == "[]\n"
     assert command("show", "r1")[0] == 2
     assert list(tmp_path.iterdir()) == []

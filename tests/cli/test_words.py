@@ -144,6 +144,7 @@ def test_the_account_says_all_that_should_be_known() -> None:
         landed="max_steps",
         warnings=["the memory was not saved"],
     )
+    assert words.account(run, unpriced=False, status="stopped")[0].startswith("stopped: ")
     assert words.account(run, unpriced=False) == [
         "failed: 2 steps, 1 tool call, 1,204 tokens, $0.002, 1.5 s",
         "error: max_steps: 2 of 2",
