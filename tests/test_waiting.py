@@ -181,6 +181,19 @@ async def test_a_word_is_on_one_attempt(tmp_path: Path) -> None:
     await later.aclose()
 
 
+@pytest.mark.parametrize("nonsense", ["sure", True, {"decisions": []}, {"type": "approve"}])
+async def test_an_answer_that_makes_no_sense_is_asked_for_again(nonsense: Any, tmp_path: Path) -> None:
+    """It ended the turn `failed`, with nothing left to resolve."""
+    agent = agent_of(call("pay", amount=5), "Done.", backend=Line(), on_doubt="ask", storage=tmp_path / "runs.db")
+    config: Any = {"configurable": {"thread_id": "t"}}
+    await agent.graph.ainvoke({"messages": [("user", "pay 5")]}, config, durability="sync")
+    again = await agent.graph.ainvoke(Command(resume=nonsense), config, durability="sync")
+    assert "outcome" in again["__interrupt__"][0].value["problem"]
+    answered = await agent.graph.ainvoke(Command(resume={"type": "done", "result": "receipt"}), config, durability="sync")
+    assert answered["messages"][-1].text == "Done."
+    await agent.aclose()
+
+
 async def test_a_word_that_comes_with_a_command_is_on_one_attempt_too(tmp_path: Path) -> None:
     """LangGraph gives a node that runs again the answer that it was given before."""
 

@@ -83,7 +83,7 @@ def _value(typed: str) -> Any:
 
 
 async def _resolved(agent: ProductionAgent, arguments: Namespace, word: Resolution) -> AsyncIterator[Event]:
-    run = await agent.driver.settle(arguments.run_id, arguments.call_id, word)
+    run = await agent.driver.settle(arguments.run_id, arguments.call_id, word, force=arguments.force)
     if run.pending:
         yield RunFinished(run)
         return

@@ -85,7 +85,9 @@ async def _history(turn: Turn, state: RunState, known: list[BaseMessage]) -> lis
         raise ContractError(f"MemoryBackend.load returned {type(loaded).__name__}; a list of Message was due.")
     history = known if loaded is None else turn.conversion.to_langchain(loaded)
     turn.loaded = True
-    return [*repaired(history), *given]
+    ids = {message.id for message in history}  # the same message once more is one of its own, else it would take the earlier one's place
+    asked = [message.model_copy(update={"id": None}) if message.id in ids else message for message in given]
+    return [*repaired(history), *asked]
 
 
 def _position_of_input(messages: list[BaseMessage]) -> int:

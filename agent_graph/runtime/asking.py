@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langgraph.types import interrupt
 
 from agent_graph.decisions.plain import plain
+from agent_graph.errors import ConfigError
 from agent_graph.resolutions import Resolution, from_json, to_json
 from agent_graph.runtime.turn import RESOLUTION
 
@@ -52,22 +53,33 @@ def ask(
     known = turn.resolutions.get(key)
     if known is not None:
         return known
+    payload = {
+        "action_requests": [{"name": name, "args": plain(dict(args)), "description": reason}],
+        "review_configs": [{"action_name": name, "allowed_decisions": list(allowed)}],
+        "key": key,
+        "call_id": call_id,
+        "guardrail": guardrail,
+        "idempotency_key": idempotency_key,
+    }
     turn.pause_clock()
-    answer = interrupt(
-        {
-            "action_requests": [{"name": name, "args": plain(dict(args)), "description": reason}],
-            "review_configs": [{"action_name": name, "allowed_decisions": list(allowed)}],
-            "key": key,
-            "call_id": call_id,
-            "guardrail": guardrail,
-            "idempotency_key": idempotency_key,
-        }
-    )
+    word = _understood(payload, allowed)
     turn.start_clock()
-    word = from_json(answer)
     turn.resolutions[key] = word
     turn.note(RESOLUTION, {"key": key, "outcome": plain(to_json(word))}, step=0)
     return word
+
+
+def _understood(payload: dict[str, Any], allowed: Sequence[str]) -> Resolution:
+    """Return the answer to an interrupt; one that makes no sense is asked for again, with what is wrong, and ends nothing."""
+    while True:
+        try:
+            word = from_json(interrupt(payload))
+            if to_json(word)["type"] not in allowed:
+                raise ConfigError(f"outcome: {to_json(word)['type']!r} makes no sense here; one of {', '.join(allowed)} is due.")
+        except ConfigError as error:
+            payload = {**payload, "problem": str(error)}
+        else:
+            return word
 
 
 def whom_to_ask(turn: Turn, row: JournalRow, policy: Literal["tell", "ask"]) -> Literal["tell", "ask"]:

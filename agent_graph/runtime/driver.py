@@ -306,9 +306,9 @@ class Driver:
         run = await self.settle(run_id, call_id, word)
         return run if run.pending else await self.drive(Asked(run_id=run_id, input=None))
 
-    async def settle(self, run_id: str, call_id: str, word: Resolution) -> AgentRun:
-        """Write the word down; in the AgentRun returned, `pending` is what is still waited for."""
-        return await settling.settle(self._agent, self.request(Asked(run_id=run_id, input=None), None), call_id, word)
+    async def settle(self, run_id: str, call_id: str, word: Resolution, *, force: bool = False) -> AgentRun:
+        """Write the word down; in the AgentRun returned, `pending` is what is still waited for. `force`: whatever the tools are now."""
+        return await settling.settle(self._agent, self.request(Asked(run_id=run_id, input=None, force=force), None), call_id, word)
 
     # -- its end ----------------------------------------------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ __all__ = ["settle"]
 async def settle(agent: Any, request: TurnRequest, call_id: str, word: Resolution) -> AgentRun:
     """Write the word down; in the AgentRun returned, `pending` is what is still waited for."""
     owner = Owner(asyncio.current_task())  # kept until the word is on disk: the lease lives as long
-    claim: Claim = await agent.storage.claim(replace(request, settles=True, fingerprint=""), owner)
+    claim: Claim = await agent.storage.claim(replace(request, settles=True), owner)
     row = _granted(agent, claim, request.run_id, call_id)
     failpoint("word.claimed")
     run = await stored_run(agent.storage, row)
@@ -52,6 +52,8 @@ def _granted(agent: Any, claim: Claim, run_id: str, call_id: str) -> TurnRow:
         raise RunNotFound(f"run {run_id!r}: nothing of this name is in {agent.storage.location}.", run_id=run_id)
     if claim.outcome == "busy":
         raise RunInProgress(f"run {run_id!r} is being worked on: {call_id!r} has had its answer, or the turn goes on.", run_id=run_id)
+    if claim.outcome == "changed":  # whoever goes on with it then would refuse: nothing is written down
+        raise RunConflict(f"run {run_id!r}: {claim.reason}", run_id=run_id)
     if claim.outcome != "resume" or claim.turn is None:
         raise _nothing(run_id, call_id, "nothing")
     return claim.turn

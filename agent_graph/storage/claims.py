@@ -17,7 +17,8 @@ input. It neither gets another request's undelivered result, nor goes on with a 
 
 Without an input (`resume`), the unfinished turn goes on; an ended one is `stored` while it was not delivered, is taken up
 again where `reopen` asks for it and it did not complete, and is else `not_found`. Going on compares the fingerprints first.
-A person's word (`settles`) takes up a turn that waits, and no other.
+A person's word (`settles`) takes up a turn that waits, and no other; it compares the fingerprints too, since whoever cannot go on
+with the turn must not leave a word in it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def decide(last: Past | None, request: TurnRequest, *, repeated: Past | None = N
     each None where there is no such turn.
     """
     if request.settles:
-        return _settle(last)
+        return _settle(last, request)
     if awaited is not None and _has_ended(awaited.turn):
         return Decision(outcome="stored", turn=awaited.turn)
     if repeated is not None:
@@ -82,14 +83,14 @@ def decide(last: Past | None, request: TurnRequest, *, repeated: Past | None = N
     return _same(last, request)
 
 
-def _settle(last: Past | None) -> Decision:
+def _settle(last: Past | None, request: TurnRequest) -> Decision:
     if last is None:
         return Decision(outcome="not_found")
     if last.alive:
         return Decision(outcome="busy", turn=last.turn)
     if last.turn.status != "waiting":
         return _conflict(last.turn, f"turn {last.turn.key.turn} waits for nobody")
-    return Decision(outcome="resume", turn=last.turn)
+    return _take_up(last.turn, request)
 
 
 def _again(seen: Past, request: TurnRequest) -> Decision:

@@ -91,13 +91,21 @@ def test_nobody_knows(command: Command, in_doubt: AgentRun) -> None:
     assert "OutcomeUnknown" in json.loads(out)["tool_calls"][0]["error"]
 
 
-def test_other_tools_are_named_and_force_goes_on(command: Command, in_doubt: AgentRun) -> None:
-    code, _, err = command("resolve", "r", in_doubt.pending[0]["call_id"], "done=fine", "--tools", "tools_in_doubt:MORE")
+def test_a_word_is_refused_with_other_tools_and_nothing_of_it_is_kept(command: Command, in_doubt: AgentRun) -> None:
+    """It was kept, and could not be taken back: a forgotten --tools made "it was not done" stand, and the payment was made again."""
+    call_id = in_doubt.pending[0]["call_id"]
+    code, _, err = command("resolve", "r", call_id, "not_done", "--tools", "tools_in_doubt:MORE")
     assert code == 2
     assert "added: clock" in err
-    code, _, _ = command("resume", "r", "--tools", "tools_in_doubt:MORE", "--force")
-    assert code == 0
-    assert json.loads(command("show", "r", "--json")[1])["turns"][0]["tool_calls"][0]["result"] == "fine", "the word was kept"
+    assert json.loads(command("show", "r", "--json")[1])["turns"][0]["status"] == "waiting"
+    assert command("resolve", "r", call_id, "done=fine", "--tools", "tools_in_doubt:TOOLS")[0] == 0
+    assert json.loads(command("show", "r", "--json")[1])["turns"][0]["tool_calls"][0]["result"] == "fine"
+
+
+def test_force_goes_on_with_other_tools(command: Command, in_doubt: AgentRun) -> None:
+    call_id = in_doubt.pending[0]["call_id"]
+    assert command("resolve", "r", call_id, "done=fine", "--tools", "tools_in_doubt:MORE", "--force")[0] == 0
+    assert json.loads(command("show", "r", "--json")[1])["turns"][0]["tool_calls"][0]["result"] == "fine"
 
 
 @pytest.mark.parametrize(
