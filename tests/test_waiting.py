@@ -8,12 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 
-from agent_graph import Allow, Ask, ConfigError, ProductionAgent, RunConflict, RunNotFound, ToolBackend, ToolCall, guardrail
+from agent_graph import (
+    Allow,
+    Ask,
+    ConfigError,
+    ProductionAgent,
+    RunConflict,
+    RunNotFound,
+    ToolBackend,
+    ToolCall,
+    create_production_agent,
+    guardrail,
+)
 from agent_graph.resolutions import Approve, Done, Edit, NotDone, Reject, Respond, Unknown, from_json, to_json
-from agent_graph.testing import DictMemory, ListObservability, ScriptedLLM, call, calls
+from agent_graph.testing import DictMemory, ListObservability, ScriptedChatModel, ScriptedLLM, call, calls
 
 PAY: dict[str, Any] = {"name": "pay", "parameters": {"amount": {"type": "integer"}}, "idempotent": False}
 
@@ -358,3 +371,28 @@ def test_langchains_decisions_are_read() -> None:
     assert from_json({"decisions": [{"type": "edit", "edited_action": {"name": "pay", "args": {"amount": 1}}}]}) == Edit({"amount": 1})
     assert from_json({"decisions": [{"type": "reject", "message": "no"}]}) == Reject("no")
     assert from_json({"decisions": [{"type": "approve"}]}) == Approve()
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_a_tool_that_interrupts_waits_where_the_graph_is_driven(idempotent: bool, tmp_path: Path) -> None:
+    """The model was told of a GraphInterrupt, and the turn went on without the answer."""
+
+    @tool(extras={"idempotent": idempotent})
+    async def book(room: str) -> str:
+        """Book a room."""
+        return f"booked {room}: {interrupt({'room': room})}"
+
+    def made() -> ProductionAgent:
+        asks = AIMessage("", tool_calls=[{"name": "book", "args": {"room": "7"}, "id": "1"}])
+        return create_production_agent(ScriptedChatModel([asks, AIMessage("Done.")]), [book], storage=tmp_path / "runs.db")
+
+    config: Any = {"configurable": {"thread_id": "t"}}
+    async with made() as agent:
+        waiting = await agent.graph.ainvoke({"messages": [("user", "book 7")]}, config, durability="sync")
+        assert [pause.value for pause in waiting["__interrupt__"]] == [{"room": "7"}]
+        answered = await agent.graph.ainvoke(Command(resume="with a view"), config, durability="sync")
+        assert [message.text for message in answered["messages"][-2:]] == ["booked 7: with a view", "Done."]
+    async with made() as agent:
+        run = await agent.run("book 7", "r")
+        assert run.status == "failed"
+        assert "interrupt()" in (run.error or "")

@@ -180,7 +180,13 @@ async def _run(turn: Turn, row: JournalRow, record: ToolCall) -> Update | None:
     await turn.durable()
     failpoint("tool.started")
     turn.emit(ToolStarted(copy.copy(record), row.step))
-    done = await _executed(turn, row, record)
+    try:
+        done = await _executed(turn, row, record)
+    except GraphBubbleUp:  # `interrupt` inside the tool is its own word that it wants to be run again, from its beginning
+        turn.record(replace(turn.journal[row.call_key], state="planned", attempt=row.attempt - 1))
+        await turn.durable()
+        turn.pause_clock()
+        raise
     failpoint("tool.executed")
     if done is None:
         return None

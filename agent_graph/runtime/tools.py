@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from langgraph.errors import GraphBubbleUp
+
 from agent_graph.context import Begun, begun_inside, current_call
 from agent_graph.decisions.retry import Failure, next_delay
 from agent_graph.decisions.tools import ToolSpec, canonical_json
@@ -124,6 +126,13 @@ class Tools:
                 return await self._attempt(spec, call, turn)
             except ContractError:
                 raise
+            except GraphBubbleUp as pause:
+                if turn is not None and turn.direct:
+                    raise
+                raise ContractError(
+                    f"tool {spec.name} called interrupt(), and only who drives agent.graph can answer that. Let a guardrail Ask before the "
+                    "call instead, or drive the graph: agent.graph.ainvoke(..., {'configurable': {'thread_id': ...}})."
+                ) from pause
             except Exception as error:  # noqa: BLE001  the port's border: a tool may raise anything
                 if not idempotent and not isinstance(error, ToolNotExecuted):
                     return replace(call, error=f"{OutcomeUnknown.__name__}: {describe(error)}")
