@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,6 +33,7 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from agent_graph.context import idempotency_key
+from agent_graph.decisions.tools import canonical_json
 from agent_graph.errors import ConfigError, NoAnswer
 from agent_graph.events import RunFinished, TextDelta
 from agent_graph.messages import ensure_id
@@ -89,7 +91,7 @@ class AgentRunnable(Runnable[Input, Any]):
         if isinstance(input, Command):
             return await self._resumed(input, config)
         question = _read(input)
-        run = await self.agent.driver.drive(self._asked(question, config))
+        run = await self.agent.driver.drive(await self._again(self._asked(question, config)))
         return await self._answer(question, run)
 
     async def _resumed(self, word: Command[Any], config: RunnableConfig | None) -> AIMessage:
@@ -147,7 +149,17 @@ class AgentRunnable(Runnable[Input, Any]):
         asked = self.agent._asked(question.text, _run_id(whole), None, None)
         passed = {key: value for key, value in whole.items() if key in _PASSED_ON and value}
         passed["configurable"] = {key: value for key, value in whole.get("configurable", {}).items() if _is_the_users(key)}
-        return replace(asked, messages=question.messages, on_unfinished="close", config=passed)
+        request_id = asked.request_id or _task_of(whole, question.text)
+        return replace(asked, request_id=request_id, messages=question.messages, on_unfinished="close", config=passed)
+
+    async def _again(self, asked: Asked) -> Asked:
+        """Return what is asked, where a task of LangGraph's asks: the request that it was before, unless that came to no answer."""
+        base = asked.request_id
+        if base is None or not base.startswith(_TASK):
+            return asked
+        rows = await self.agent.storage.turns(self.agent.namespace, asked.run_id)
+        failed = [row for row in rows if (row.request_id or "").startswith(base) and row.status in ("failed", "timeout", "closed")]
+        return replace(asked, request_id=f"{base}-{len(failed)}")
 
     # -- out --------------------------------------------------------------------------------------------------------------------
 
@@ -183,7 +195,7 @@ class AgentRunnable(Runnable[Input, Any]):
 
     async def _texts(self, question: _Question, asked: Asked) -> AsyncGenerator[Any, None]:
         shown = step = None
-        async with contextlib.aclosing(self.agent._streamed(asked)) as events:
+        async with contextlib.aclosing(self.agent._streamed(await self._again(asked))) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     shown = (shown or "") + event.text if event.step == step and not event.restarts else event.text
@@ -221,6 +233,7 @@ class AgentRunnable(Runnable[Input, Any]):
 
     async def _driven(self, asked: Asked) -> AsyncGenerator[tuple[str | None, Any], None]:
         """Yield the chunks of the graph's stream with their modes, at last the AgentRun with None."""
+        asked = await self._again(asked)
         queue: asyncio.Queue[tuple[str | None, Any] | None] = asyncio.Queue()
         task = asyncio.ensure_future(self.agent.driver.drive(replace(asked, relay=lambda mode, chunk: queue.put_nowait((mode, chunk)))))
         task.add_done_callback(lambda _: queue.put_nowait(None))
@@ -303,6 +316,22 @@ def _run_id(config: RunnableConfig) -> str | None:
     if key is not None and lineage.parent() is not None:
         return None  # a child of the turn whose tool this is: `run` names it by its parent's call
     return "/".join([str(name), *nodes, *([] if key is None else [key])])
+
+
+_TASK = "task-"
+
+
+def _task_of(config: RunnableConfig, text: str) -> str | None:
+    """Return the name of a request that a node of somebody's graph makes; None outside one.
+
+    LangGraph gives a task that it runs again (the process died, the node raised) the name that it had, and the next visit of the node
+    another: so what this node had asked and been answered is neither asked nor paid for twice.
+    """
+    configurable = config.get("configurable") or {}
+    place = str(configurable.get("checkpoint_ns") or "")
+    if ":" not in place or configurable.get("thread_id") is None or idempotency_key() is not None:
+        return None
+    return f"{_TASK}{hashlib.sha256(canonical_json([place, text]).encode()).hexdigest()[:32]}"
 
 
 def _is_the_users(key: str) -> bool:

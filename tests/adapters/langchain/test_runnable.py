@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Sys
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command
@@ -363,3 +364,68 @@ async def test_inside_a_tool_each_call_is_a_run_of_its_own() -> None:
 
 async def test_a_scripted_backend_works_alike() -> None:
     assert (await as_runnable(spec_agent(call("weather", city="Paris"), "sunny")).ainvoke("q")).text == "sunny"
+
+
+def paying_app(paid: list[float], fails_after: int, *replies: Any) -> Any:
+    """A graph of somebody's whose node raises after the agent has answered, so many times."""
+
+    @tool(extras={"idempotent": False})
+    def pay(usd: float) -> str:
+        """Pay an amount."""
+        paid.append(usd)
+        return "paid"
+
+    runnable = as_runnable(create_production_agent(ScriptedChatModel(replies), [pay], storage=":memory:"))
+    left = [fails_after]
+
+    async def node(state: MessagesState) -> Any:
+        result = await runnable.ainvoke(state)
+        if left[0]:
+            left[0] -= 1
+            raise RuntimeError("after the payment")
+        return result
+
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(MessagesState)
+    graph.add_node("agent", node)
+    graph.add_edge(START, "agent")
+    return graph.compile(checkpointer=InMemorySaver())
+
+
+def payment(number: int) -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": "pay", "args": {"usd": number}, "id": f"c{number}"}])
+
+
+async def test_a_node_that_runs_again_is_given_the_answer_that_it_had() -> None:
+    """What had been asked and paid for was asked, and paid, once more."""
+    paid: list[float] = []
+    app = paying_app(paid, 2, payment(1), AIMessage("Done."), payment(2), AIMessage("Done again."))
+    config: Any = {"configurable": {"thread_id": "t"}}
+    with pytest.raises(RuntimeError):
+        await app.ainvoke({"messages": [("user", "pay")]}, config, durability="sync")
+    with pytest.raises(RuntimeError):
+        await app.ainvoke(None, config, durability="sync")
+    result = await app.ainvoke(None, config, durability="sync")
+    assert paid == [1]
+    assert [message.type for message in result["messages"]] == ["human", "ai", "tool", "ai"]
+    again = await app.ainvoke({"messages": [("user", "pay")]}, config, durability="sync")  # the node's next visit is another request
+    assert paid == [1, 2]
+    assert again["messages"][-1].text == "Done again."
+
+
+async def test_a_node_that_got_no_answer_asks_anew() -> None:
+    app = paying_app([], 0, RuntimeError("down"), AIMessage("Here."))
+    config: Any = {"configurable": {"thread_id": "t"}}
+    with pytest.raises(NoAnswer):
+        await app.ainvoke({"messages": [("user", "hello?")]}, config, durability="sync")
+    assert (await app.ainvoke(None, config, durability="sync"))["messages"][-1].text == "Here."
+
+
+async def test_the_same_message_once_more_is_a_message_of_its_own() -> None:
+    """The earlier one's place was taken, and the reply that had called the tool was missing from the result."""
+    asks = [AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Paris"}, "id": number}]) for number in "12"]
+    agent = agent_of(asks[0], AIMessage("One."), asks[1], AIMessage("Two."))
+    config: Any = {"configurable": {"thread_id": "t"}}
+    question = {"messages": [HumanMessage("again", id="H")]}
+    for _ in range(2):
+        result = await as_runnable(agent).ainvoke(question, config)
+        assert [message.type for message in result["messages"]] == ["ai", "tool", "ai"]
