@@ -21,10 +21,12 @@ from typing import Any, TypeAlias, get_type_hints
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage, ToolMessage
 from langchain_core.tools import BaseTool
+from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from agent_graph.decisions.results import make_storable
-from agent_graph.errors import ConfigError, ContractError
+from agent_graph.errors import ConfigError, ContractError, ToolNotExecuted
+from agent_graph.runtime.turn import current_turn
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.injected import around, runtime_of
 from agent_graph_adapters.langchain.prepared import Outcome
@@ -110,13 +112,27 @@ class Hooks:
             runtime=runtime,
         )
         told: list[tuple[ToolMessage, Outcome]] = []
+        doubts: list[Exception] = []
+        turn = current_turn.get()
+        once = turn is None or not turn.agent.is_idempotent(call.tool_name)
 
         async def innermost(given: ToolCallRequest) -> ToolMessage:
+            """Run the tool. One that is not idempotent runs once, however often a hook asks: a retry would be a second payment."""
             if given.tool is not tool or given.tool_call["name"] != call.tool_name or given.tool_call["id"] != call.call_id:
                 raise ContractError(
                     f"middleware: wrap_tool_call asked for another tool than {call.tool_name}; the journal holds this call."
                 )
-            outcome = await run(given.tool_call["args"])
+            if once and told:
+                return told[0][0]
+            if doubts:
+                raise doubts[0]
+            try:
+                outcome = await run(given.tool_call["args"])
+            except (ToolNotExecuted, GraphBubbleUp):
+                raise
+            except Exception as error:
+                doubts.extend([error] if once else [])
+                raise
             message = _message(call, outcome)
             told.append((message, outcome))
             return message
@@ -125,6 +141,8 @@ class Hooks:
         for one in reversed(self._tool):
             handler = _wrapped_tool(one, handler)
         result = await handler(request)
+        if doubts:  # a hook may have told it as a failure, and it is none: nobody knows how the call ended
+            raise doubts[0]
         if not isinstance(result, ToolMessage):
             raise ContractError(f"middleware: wrap_tool_call returned a {type(result).__name__}; this agent takes a ToolMessage only.")
         known = next((outcome for message, outcome in told if message is result), None)

@@ -12,6 +12,7 @@ from langchain.agents.middleware import (
     ModelCallLimitMiddleware,
     ModelRequest,
     TodoListMiddleware,
+    ToolRetryMiddleware,
     dynamic_prompt,
     wrap_tool_call,
 )
@@ -249,3 +250,25 @@ class Transforming(AgentMiddleware[Any, Any, Any]):
 def test_what_cannot_be_honoured_is_refused_when_the_agent_is_built(middleware: Any, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         create_production_agent(ScriptedChatModel(["hi"]), [look], middleware=middleware)
+
+
+@pytest.mark.parametrize(("idempotent", "times"), [(False, 1), (True, 2)])
+async def test_a_hook_that_retries_runs_a_payment_once(tmp_path: Path, idempotent: bool, times: int) -> None:
+    """A ToolRetryMiddleware made two payments of one, and told them as a success."""
+    paid: list[int] = []
+
+    @tool(extras={"idempotent": idempotent})
+    def pay(usd: int) -> str:
+        """Pay an amount."""
+        paid.append(usd)
+        if len(paid) == 1:
+            raise TimeoutError("the line went dead")
+        return "paid"
+
+    asks = AIMessage("", tool_calls=[{"name": "pay", "args": {"usd": 5}, "id": "c1"}])
+    retry = ToolRetryMiddleware(max_retries=2, initial_delay=0)
+    model = ScriptedChatModel([asks, AIMessage("Done.")])
+    async with create_production_agent(model, [pay], middleware=[retry], storage=tmp_path / "runs.db") as agent:
+        run = await agent.run("pay 5")
+    assert len(paid) == times
+    assert (run.tool_calls[0].error or "").startswith("OutcomeUnknown") is not idempotent
