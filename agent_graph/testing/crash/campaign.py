@@ -145,9 +145,9 @@ class Campaign:
         run, evidence = self._finish(_Run(self._new_folder()), [])
         if evidence is None:
             raise AssertionError(f"the undisturbed run does not finish:\n{self._log(run)}")
-        wrong = judge(evidence, evidence)
+        wrong = [*map(str, judge(evidence, evidence)), *_idle(evidence)]
         if wrong:
-            raise AssertionError("the undisturbed run is wrong already:\n" + "\n".join(map(str, wrong)))
+            raise AssertionError("the undisturbed run is wrong already:\n" + "\n".join(wrong))
         shutil.rmtree(run.folder)
         return evidence
 
@@ -229,6 +229,15 @@ class Campaign:
 
     def _log(self, run: _Run) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted(run.folder.glob("attempt-*.log")))
+
+
+def _idle(evidence: Evidence) -> Iterator[str]:
+    """Yield why nothing is proved by crashes of a run that does not work even without them."""
+    for number, turn in enumerate(evidence.account.turns, 1):
+        if turn.status in ("failed", "timeout") and not turn.limited:
+            yield f"turn {number} ended {turn.status} by itself: an agent that does not work has nothing to lose"
+    if not evidence.events:
+        yield "no tool and no model told the world anything: call world.effect(), and take world.llm(...) or call world.bill(...)"
 
 
 async def _cancelled_at(n: int, attempt: Any) -> None:

@@ -85,14 +85,16 @@ def crash_fuzz(
     """
     plan = Plan(
         failpoints=failpoints,
-        pairs=pairs,
+        pairs=-1 if pairs == -1 else _count("pairs", pairs),
         kills=_count("kills", kills),
         kills_per_run=max(1, _count("kills_per_run", kills_per_run)),
         awaits=awaits,
         signals=tuple(signals),
         named=tuple(tuple(names) for names in named),
-        every=max(1, _count("every", every)),
+        every=_count("every", every, least=1),
     )
+    if not (attempt_s > 0):
+        raise ConfigError(f"attempt_s: {attempt_s!r}; seconds above 0 are due.")
     subject = AgentSubject(make_agent, (task,) if isinstance(task, str) else tuple(task))
     report = fuzz(subject, plan, seed=seed, look=look, keep=keep, attempt_s=attempt_s)
     if not report.ok:
@@ -129,7 +131,7 @@ def _kept(report: CrashReport, where: Path) -> CrashReport:
     return replace(report, failures=tuple(failures))
 
 
-def _count(name: str, value: int) -> int:
-    if type(value) is not int or value < 0:
-        raise ConfigError(f"{name}: {value!r}; a whole number from 0 is due.")
+def _count(name: str, value: int, *, least: int = 0) -> int:
+    if type(value) is not int or value < least:
+        raise ConfigError(f"{name}: {value!r}; a whole number from {least} is due.")
     return value

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent_graph import ConfigError, ProductionAgent, ToolCall
-from agent_graph.testing import CrashFound, FakeTools, ListObservability, World, call
+from agent_graph.testing import CrashFound, FakeTools, ListObservability, ScriptedLLM, World, call
 from agent_graph.testing.crash import crash_fuzz as from_the_package
 from agent_graph.testing.crash.fuzz import crash_fuzz
 
@@ -127,3 +127,30 @@ def test_nothing_is_left_behind_where_nothing_is_kept(monkeypatch: pytest.Monkey
     with pytest.raises(AssertionError):
         crash_fuzz(lambda world: agent_of(world, Tools(world, times=2)), "Pay A-17.", **NOTHING)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_agent_that_does_not_work_proves_nothing() -> None:
+    """It was found to lose nothing, having done nothing."""
+
+    def broken(world: World) -> ProductionAgent:
+        model = world.llm([ValueError("a bug")], cost_usd=0.001)
+        config = {"retry_attempts": 1}
+        return ProductionAgent(model, TOOLS, Tools(world), None, ListObservability(), config)  # type: ignore[arg-type]  # see above
+
+    with pytest.raises(AssertionError, match="ended failed by itself"):
+        crash_fuzz(broken, "Pay A-17.", **NOTHING)
+
+
+def test_a_world_that_hears_nothing_proves_nothing() -> None:
+    def silent(world: World) -> ProductionAgent:
+        model = ScriptedLLM(["I did nothing."])
+        return ProductionAgent(model, [], FakeTools({}), None, ListObservability(), {})  # type: ignore[arg-type]  # see above
+
+    with pytest.raises(AssertionError, match="told the world anything"):
+        crash_fuzz(silent, "Do nothing.", **NOTHING)
+
+
+@pytest.mark.parametrize("setting", [{"pairs": -5}, {"every": 0}, {"attempt_s": -1}, {"kills": True}], ids=str)
+def test_settings_that_cannot_be(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        crash_fuzz(agent_of, "Pay A-17.", **{**NOTHING, **setting})
