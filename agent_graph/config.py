@@ -201,6 +201,8 @@ def cutoff(older_than: object, now: float) -> float:
 def _unknown_key(key: object, known: set[str]) -> str:
     near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    if key == "config":
+        hint = " Its keys are keywords here: max_steps=5, max_cost_usd=0.05."
     return f"config: unknown key {key!r}.{hint} Known keys: {', '.join(sorted(known))}."
 
 

@@ -11,7 +11,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import tool
 
-from agent_graph import AgentRun, ConfigError, ProductionAgent, RunConflict, RunNotFound, create_production_agent
+from agent_graph import AgentRun, ConfigError, ProductionAgent, RunConflict, RunInProgress, RunNotFound, create_production_agent
 from agent_graph.storage.port import LedgerRow
 from agent_graph.testing import FakeClock, ListObservability, ScriptedChatModel
 from tests.provider import APIConnectionError, InternalServerError, PaidModel, Provider, tool_call
@@ -291,6 +291,19 @@ async def test_every_limit_can_be_added_to(options: dict[str, Any], more: dict[s
     assert run.status in ("failed", "timeout")
     run = await agent.resume("r", add_budget=more)
     assert (run.status, run.output, run.turn) == ("complete", "done", 1)
+
+
+async def test_what_is_added_at_once_is_added_or_refused_never_lost() -> None:
+    """Of three calls at once two were lost without a word: they waited for the first one's result."""
+    agent = agent_of(scripted(Provider(), two_steps), max_steps=1)
+    await agent.run("q", "r")
+    outcomes = await asyncio.gather(*(agent.resume("r", add_budget={"max_steps": 1}) for _ in range(3)), return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, RunInProgress)]
+    added = [outcome for outcome in outcomes if isinstance(outcome, AgentRun)]
+    assert len(refused) + len(added) == 3
+    assert added
+    assert all("nothing was added" in str(error) for error in refused)
+    assert (await agent.get("r")).steps == 1 + len(added)
 
 
 async def test_what_was_added_survives_a_crash_after_it(tmp_path: Path) -> None:

@@ -83,6 +83,10 @@ class Driver:
             claim: Claim = await agent.storage.claim(self.request(asked, awaited), owner)
             if claim.outcome != "busy":
                 return self.granted(claim, asked)
+            if asked.add_budget is not None:  # whoever works on it has its limits; to wait for that result would add nothing
+                raise RunInProgress(
+                    f"run {asked.run_id!r} is being worked on: nothing was added. Add it when it has ended.", run_id=asked.run_id
+                )
             lineage.refuse_ancestor(agent.namespace, asked.run_id)
             if agent.config.on_busy == "raise" or (until is not None and agent.clock.monotonic() >= until):
                 raise RunInProgress(f"run {asked.run_id!r} is being worked on elsewhere.", run_id=asked.run_id)
