@@ -28,14 +28,14 @@ from agent_graph.nodes.finish import finish
 from agent_graph.nodes.guard import guard
 from agent_graph.nodes.load_memory import load_memory
 from agent_graph.nodes.run_tool import run_tool
-from agent_graph.state import Call, RunState
+from agent_graph.state import Call, Conversation, RunState
 
 __all__ = ["build_graph"]
 
 
 def build_graph() -> StateGraph[RunState, Any, Any, Any]:
     """Return the loop as an uncompiled graph; bind it to an agent with `agent.graph`, or compile it and set `agent_key` yourself."""
-    graph: StateGraph[RunState, Any, Any, Any] = StateGraph(RunState)
+    graph: StateGraph[RunState, Any, Any, Any] = StateGraph(RunState, output_schema=Conversation)
     graph.add_node("load_memory", load_memory, destinations=("call_model", "finish"))
     graph.add_node("check_budget", check_budget, destinations=("call_model", "finish"))
     graph.add_node("compress", compress)

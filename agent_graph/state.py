@@ -30,7 +30,7 @@ from agent_graph.errors import ConfigError
 if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
 
-__all__ = ["AgentKey", "Call", "Outcome", "RunState", "agent_of", "turn_of"]
+__all__ = ["AgentKey", "Call", "Conversation", "Outcome", "RunState", "agent_of", "turn_of"]
 
 logger = logging.getLogger("agent_graph")
 
@@ -120,11 +120,16 @@ def keep_first(old: Outcome | None, new: Outcome | None) -> Outcome | None:
     return new if new is None else (old or new)
 
 
-class RunState(TypedDict, total=False):
-    """The state of the graph; every key but `messages` belongs to the current turn and is reset when the next one begins."""
+class Conversation(TypedDict):
+    """What leaves the graph: an outer graph keeps its own keys, whatever they are called."""
 
     messages: Annotated[list[AnyMessage], messages_channel()]
-    """The conversation without our system prompt."""
+    """Without our system prompt."""
+
+
+class RunState(Conversation, total=False):
+    """The state of the graph; every key but `messages` belongs to the current turn and is reset when the next one begins."""
+
     run_id: str
     turn: int
     given: list[AnyMessage] | None

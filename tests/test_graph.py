@@ -94,6 +94,23 @@ async def test_as_a_subgraph_of_a_graph_with_another_context(child: Any) -> None
     assert [(run.run_id, run.turn, run.status) for run in observability.runs] == [("t/agent", 1, "complete"), ("t/agent", 2, "complete")]
 
 
+async def test_an_outer_graphs_own_keys_are_left_alone() -> None:
+    """Its `step` and `outcome` came back as ours."""
+
+    class Outer(MessagesState):
+        step: str
+        outcome: str
+
+    outer: StateGraph[Any, Any, Any, Any] = StateGraph(Outer)
+    outer.add_node("agent", agent_of("hello").graph)
+    outer.add_edge(START, "agent")
+    app = outer.compile(checkpointer=InMemorySaver())
+    result = await app.ainvoke(
+        {"messages": [("user", "hi")], "step": "mine", "outcome": "mine too"}, {"configurable": {"thread_id": "t"}}, durability="sync"
+    )
+    assert (result["step"], result["outcome"], result["messages"][-1].text) == ("mine", "mine too", "hello")
+
+
 async def test_without_a_saver_it_runs_too() -> None:
     """As `langgraph dev` loads it: the server brings its own saver."""
     agent = agent_of("hello")
