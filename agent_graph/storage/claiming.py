@@ -235,7 +235,7 @@ def delete(connection: sqlite3.Connection, namespace: str, run_id: str) -> None:
         for table in _OUR_TABLES:
             connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND run_id = ?", (namespace, run_id))  # noqa: S608 - constants only
         for table in ("checkpoints", "writes"):
-            connection.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread_id_of(namespace, run_id),))  # noqa: S608
+            connection.execute(f"DELETE FROM {table} WHERE thread_id = ?", (thread_id_of(namespace, run_id),))  # noqa: S608  constants
 
 
 @contextlib.contextmanager
@@ -250,7 +250,7 @@ def _overwriting(connection: sqlite3.Connection) -> Iterator[None]:
 
 def over(connection: sqlite3.Connection, namespace: str | None, before: float) -> list[tuple[str, str]]:
     """Return (namespace, run_id) of each run that is over, and was last touched before `before`."""
-    sql = f"SELECT namespace, run_id FROM ag_turns t WHERE ?1 IS NULL OR namespace = ?1 GROUP BY namespace, run_id HAVING {_OVER}"  # noqa: S608
+    sql = f"SELECT namespace, run_id FROM ag_turns t WHERE ?1 IS NULL OR namespace = ?1 GROUP BY namespace, run_id HAVING {_OVER}"  # noqa: S608  constants
     return connection.execute(sql, (namespace, before)).fetchall()
 
 

@@ -45,7 +45,7 @@ def as_tool(agent: ProductionAgent, *, name: str | None = None, description: str
     async def ask(input: str) -> str:  # noqa: A002  the argument's name is the tool's
         return _answer(await agent.run(input))
 
-    def ask_sync(input: str) -> str:  # noqa: A002
+    def ask_sync(input: str) -> str:  # noqa: A002  the argument that the model sees is named so
         return run_sync(ask(input))
 
     return StructuredTool.from_function(
