@@ -58,11 +58,18 @@ class ObservabilityBackend(ABC):
 
     @abstractmethod
     def record_run(self, run: AgentRun) -> None:
-        """Take note of a turn's end; called exactly once per end, failed and timed-out turns too."""
+        """Take note of a turn's end; failed and timed-out turns too.
+
+        Called once per end, and again for the same end only where the process died just then: (run_id, turn) is the same, and the
+        later record holds. A turn that was continued by `resume` after it had ended ends again, under the same (run_id, turn).
+        """
 
     @abstractmethod
     def record_tool_call(self, call: ToolCall, run_id: str) -> None:
-        """Take note of a finished tool call, successful or not."""
+        """Take note of a finished tool call, successful or not; once, or not at all where the process died just then.
+
+        `AgentRun.tool_calls` of the turn's `record_run` has every call.
+        """
 
 
 @runtime_checkable

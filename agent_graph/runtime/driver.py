@@ -317,14 +317,21 @@ class Driver:
     # -- its end ----------------------------------------------------------------------------------------------------------------
 
     async def conclude(self, turn: Turn) -> None:
-        """Write the turn's end and tell the observability backend; a turn of an embedding graph is also delivered and let go."""
+        """Tell the observability backend of the turn's end and write it down; a turn of an embedding graph is also delivered and let go.
+
+        In this order, since nobody takes up a turn that has ended: killed in between, it is unfinished, and whoever goes on with it
+        tells its end again. What is told is what a crash leaves, so all that led to it is on disk before.
+        """
         failpoint("turn.before_conclude")
-        turn.put_turn(_stored_status(turn.run), result=True)
         agent = self._agent
-        if turn.run.status != "running":
+        if turn.run.status != "running" and agent.observability is not None:
+            await turn.durable()
             agent.recorder.run(turn.run)
         failpoint("turn.record_run_queued")
-        await agent.recorder.delivered()
+        try:
+            await agent.recorder.delivered()
+        finally:  # also where its caller goes away meanwhile: it has ended, and has been told
+            turn.put_turn(_stored_status(turn.run), result=True)
         failpoint("turn.record_run_delivered")
         if turn.direct:
             self.live.pop((turn.key.run_id, turn.key.turn), None)

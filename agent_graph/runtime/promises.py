@@ -135,5 +135,8 @@ def _text(agent: Any) -> Iterator[Promise]:
 
 def _observability(agent: Any) -> Iterator[Promise]:
     if agent.observability is not None:
-        text = "is told of each tool call and each end of a turn once, waited for at most 1 s; whatever it does never changes a run."
+        text = (
+            "is told of each tool call and each end of a turn once, waited for at most 1 s; whatever it does never changes a run. "
+            "After a crash an end may be told twice, and a tool call only within its turn's record."
+        )
         yield Promise("observability", "best effort", f"{type(agent.observability).__name__} {text}")

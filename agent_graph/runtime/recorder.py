@@ -3,6 +3,9 @@
 `record_run` and `record_tool_call` are synchronous and may do anything. They are called from a thread of their own, one per agent,
 in the order of what happened; the thread ends when it is idle. What they raise is logged once and counted. `run()` waits at most a
 second for its own records.
+
+What is queued here dies with the process. So a turn is written down as ended only after `record_run` has been called
+(`Driver.conclude`): a turn killed before that is unfinished, and whoever goes on with it tells its end again.
 """
 
 from __future__ import annotations

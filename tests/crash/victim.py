@@ -1,7 +1,8 @@
-"""A process that dies in the middle of its work: run by test_resume.py, as `victim.py FOLDER DIES_AT [resume]`.
+"""A process that dies in the middle of its work: run by test_resume.py and test_told.py, as `victim.py FOLDER DIES_AT [resume]`.
 
 Its model makes three steps (look, then pay and look at once, then the answer). Everything that it does to the world is a line in
-`effects.log`, written in one call, so that a killed process leaves what really happened.
+`effects.log`, what it tells of its turns one in `told.log`, each written in one call, so that a killed process leaves what really
+happened. DIES_AT is a moment named here, or a failpoint.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent_graph import LLMBackend, Message, MessageRole, ProductionAgent, ToolBackend, ToolCall
+from agent_graph import AgentRun, LLMBackend, Message, MessageRole, ProductionAgent, ToolBackend, ToolCall
+from agent_graph.failpoints import arm
+from agent_graph.storage.port import Storage, TurnKey
 
 TOOLS: list[dict[str, Any]] = [{"name": "look", "idempotent": True}, {"name": "pay", "idempotent": False}]
 SCRIPT: list[list[str]] = [["look"], ["pay", "look"], []]
@@ -23,11 +27,11 @@ class World:
     """What happens outside the program, and the instant at which the program dies."""
 
     def __init__(self, folder: Path, dies_at: str) -> None:
-        self._log = folder / "effects.log"
+        self._folder = folder
         self._dies_at = dies_at
 
-    def happens(self, what: str) -> None:
-        with self._log.open("a") as file:
+    def happens(self, what: str, log: str = "effects.log") -> None:
+        with (self._folder / log).open("a") as file:
             file.write(what + "\n")
 
     def moment(self, name: str) -> None:
@@ -73,9 +77,18 @@ class Memory:
         return None
 
 
-class Nobody:
-    def record_run(self, run: Any) -> None:
-        return None
+class Witness:
+    """Writes down what it is told of turns; before it does, everything that was queued for the disk is there."""
+
+    storage: Storage
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def record_run(self, run: AgentRun) -> None:
+        asyncio.run(self.storage.durable(TurnKey("default", run.run_id, run.turn)))
+        self._world.moment("while it is told")
+        self._world.happens(f"{run.run_id} {run.turn} {run.status} {run.steps} {run.output}", "told.log")
 
     def record_tool_call(self, call: Any, run_id: str) -> None:
         return None
@@ -83,11 +96,16 @@ class Nobody:
 
 def agent_in(folder: Path, dies_at: str = "") -> ProductionAgent:
     world = World(folder, dies_at)
-    return ProductionAgent(Model(world), TOOLS, Tools(world), Memory(), Nobody(), {}, storage=folder / "runs.db", name="victim")  # type: ignore[arg-type]  # by shape
+    witness = Witness(world)
+    agent = ProductionAgent(Model(world), TOOLS, Tools(world), Memory(), witness, {}, storage=folder / "runs.db", name="victim")  # type: ignore[arg-type]  # by shape
+    witness.storage = agent.storage
+    vars(agent.recorder)["delivered"] = partial(agent.recorder.delivered, wait_s=60.0)  # a loaded machine is no slow backend
+    return agent
 
 
 async def main(folder: Path, dies_at: str, resume: bool) -> None:
     agent = agent_in(folder, dies_at)
+    arm(World(folder, dies_at).moment)
     await (agent.resume("r") if resume else agent.run("do it", "r"))
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent_graph import SqliteStorage, create_production_agent
 from agent_graph.runtime import recorder as module
 from agent_graph.runtime.recorder import Recorder
+from agent_graph.storage.port import TurnKey
+from agent_graph.testing import ListObservability, ScriptedChatModel
 from agent_graph.types import AgentRun, ToolCall
 
 
@@ -88,3 +93,39 @@ async def test_an_idle_recorder_holds_no_thread_and_starts_another(monkeypatch: 
     recorder.run(AgentRun("r", "2"))
     await recorder.delivered()
     assert [run.input for run in backend.seen] == ["1", "2"]
+
+
+class Looks(ListObservability):
+    """Looks at the file, as a process that goes on after a kill at this instant would find it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self.found: list[tuple[str, list[str]]] = []
+
+    def record_run(self, run: AgentRun) -> None:
+        super().record_run(run)
+        self.found.append(asyncio.run(self._look(TurnKey("default", run.run_id, run.turn))))
+
+    async def _look(self, key: TurnKey) -> tuple[str, list[str]]:
+        storage = SqliteStorage(self._path)
+        try:
+            turns, ledger = await storage.turns(key.namespace, key.run_id), await storage.ledger(key)
+        finally:
+            await storage.close()
+        return turns[-1].status, [row.state for row in ledger]
+
+
+async def test_an_end_is_told_after_all_that_led_to_it_is_on_disk_and_before_it_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while it is told, a turn was complete, and its record lost."""
+    looks = Looks(tmp_path / "runs.db")
+    model = ScriptedChatModel(["Hello."])
+    async with create_production_agent(model, storage=tmp_path / "runs.db", observability=looks) as agent:
+        monkeypatch.setattr(
+            agent.recorder, "delivered", partial(agent.recorder.delivered, wait_s=60.0)
+        )  # a loaded machine is no slow backend
+        run = await agent.run("Hi", run_id="r")
+    assert looks.found == [("running", ["settled"])]
+    assert [(told.run_id, told.turn, told.status, told.output) for told in looks.runs] == [("r", 1, run.status, "Hello.")]
