@@ -6,7 +6,6 @@ an error that names the nearest one, since a misspelt limit is no limit. `None` 
 
 from __future__ import annotations
 
-import difflib
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
-from agent_graph.errors import ConfigError
+from agent_graph.errors import ConfigError, did_you_mean
 
 __all__ = ["AgentConfig", "Budget", "added", "cutoff", "validate_run_id"]
 
@@ -152,9 +151,7 @@ def added(amounts: object, config: AgentConfig) -> dict[str, Any]:
     checked: dict[str, Any] = {}
     for key, amount in amounts.items():
         if key not in limits:
-            near = difflib.get_close_matches(str(key), limits, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"add_budget: {key!r} is no limit.{hint} Limits: {', '.join(limits)}.")
+            raise ConfigError(f"add_budget: {key!r} is no limit.{did_you_mean(key, limits)} Limits: {', '.join(limits)}.")
         if amount is None:
             raise ConfigError(f"add_budget: {key}: a number to add is due, not None.")
         if getattr(config, key) is None:
@@ -199,8 +196,7 @@ def cutoff(older_than: object, now: float) -> float:
 
 
 def _unknown_key(key: object, known: set[str]) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(key, known)
     if key == "config":
         hint = " Its keys are keywords here: max_steps=5, max_cost_usd=0.05."
     return f"config: unknown key {key!r}.{hint} Known keys: {', '.join(sorted(known))}."
@@ -257,8 +253,7 @@ def _one_of(*words: str | None) -> Callable[[str, Any], Any]:
         if isinstance(value, str) or value is None:
             if value in words:
                 return value
-            near = difflib.get_close_matches(str(value), [w for w in words if w], n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(value, [word for word in words if word])
             raise ConfigError(f"{key}: {value!r} is not one of {', '.join(map(repr, words))}.{hint}")
         raise ConfigError(f"{key}: one of {', '.join(map(repr, words))} is due, not {value!r}.")
 

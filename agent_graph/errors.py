@@ -30,6 +30,7 @@ ConfigError, RunConflict, RunInProgress, RunNotFound, LeaseLost, StorageError, N
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ __all__ = [
     "ToolNotFound",
     "ToolTimeout",
     "describe",
+    "did_you_mean",
 ]
 
 
@@ -178,3 +180,11 @@ def describe(error: BaseException) -> str:
     """Return `"<class>: <message>"`, the form in which an error enters `AgentRun.error`."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def did_you_mean(typed: object, known: Iterable[str], *, most: int = 1) -> str:
+    """Return `" Did you mean 'max_steps'?"` with the nearest of `known`, `most` at most; nothing where none is near."""
+    import difflib
+
+    near = difflib.get_close_matches(str(typed), known, n=most, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

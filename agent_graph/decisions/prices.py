@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from agent_graph.errors import ConfigError
+from agent_graph.errors import ConfigError, did_you_mean
 
 __all__ = ["FEES", "PER_MTOK", "Price", "read_prices"]
 
@@ -66,9 +65,7 @@ def _read_price(name: str, entry: object) -> Price:
     known = [field.name for field in fields(Price)]
     for key in entry:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"prices[{name!r}]: unknown key {key!r}.{hint} Known keys: {', '.join(known)}.")
+            raise ConfigError(f"prices[{name!r}]: unknown key {key!r}.{did_you_mean(key, known)} Known keys: {', '.join(known)}.")
     for key in ("input", "output"):
         if entry.get(key) is None:
             raise ConfigError(f"prices[{name!r}]: {key!r} is missing, the USD per million {key} tokens.")

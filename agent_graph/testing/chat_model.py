@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import threading
@@ -18,7 +19,10 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr
 
+from agent_graph.decisions.replies import read_reply
+from agent_graph.messages.fields import reply_fields
 from agent_graph.testing.scripted import ScriptEnded
+from agent_graph.types import Message
 
 __all__ = ["ScriptedChatModel"]
 
@@ -47,8 +51,9 @@ class _Script:
 
 
 class ScriptedChatModel(BaseChatModel):
-    """Answers with the entries of `replies`, in order: an AIMessage (with tool_calls, usage_metadata, ...), a text, an exception to
-    raise, or a function of the messages that returns one of these. Streams a text word by word, tool calls and usage last.
+    """Answers with the entries of `replies`, in order: an AIMessage (with tool_calls, usage_metadata, ...), a text, a `Message` (what
+    `call(...)` and `calls(...)` return), an exception to raise, or a function of the messages that returns one of these. Streams a
+    text word by word, tool calls and usage last.
 
     One model, and its copies, may be called from several threads and event loops at once.
     """
@@ -145,12 +150,26 @@ class ScriptedChatModel(BaseChatModel):
             said = said(messages)
         if isinstance(said, BaseException) or (isinstance(said, type) and issubclass(said, BaseException)):
             raise said
-        reply: AIMessage = AIMessage(said) if isinstance(said, str) else said.model_copy(deep=True)
+        reply = _read(said, messages)
         reply.response_metadata = {"model_name": self.model_name, **reply.response_metadata}
         if reply.usage_metadata is None and self.usage is not None:
             sent, received = self.usage
             reply.usage_metadata = {"input_tokens": sent, "output_tokens": received, "total_tokens": sent + received}
         return reply
+
+
+def _read(said: Any, messages: Sequence[BaseMessage]) -> AIMessage:
+    """Return what an entry says, as a message of its own."""
+    if isinstance(said, AIMessage):
+        return said.model_copy(deep=True)
+    if isinstance(said, str):
+        return AIMessage(said)
+    if not isinstance(said, Message):
+        raise TypeError(f"{said!r} is no entry of a ScriptedChatModel's script; a text, an AIMessage, call(...) or an exception is.")
+    # Ids of the model's own making: the same whenever this request comes again, others for each reply of a conversation.
+    step = 1 + sum(isinstance(message, AIMessage) for message in messages)
+    reply = read_reply(said, tool_names=(), step=step, json_content=False)
+    return AIMessage(reply.text, **copy.deepcopy(reply_fields(reply, said.metadata)))
 
 
 def _chunks(reply: AIMessage) -> Iterator[AIMessageChunk]:

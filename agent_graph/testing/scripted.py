@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from agent_graph.errors import ConfigError
 from agent_graph.ports import LLMBackend
 from agent_graph.types import Message, MessageRole
 
@@ -64,6 +65,11 @@ class After:
 
     seconds: float
     reply: Any
+
+    def __post_init__(self) -> None:
+        given: object = self.seconds
+        if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
+            raise ConfigError(f"after: {self.seconds!r} is no time to wait; seconds, zero or more, are due.")
 
 
 def after(seconds: float, reply: Reply) -> Any:

@@ -45,6 +45,6 @@ class Tools(ToolBackend):
 
 def make_agent(world: World, *, script: Sequence[AIMessage] = SCRIPT, **options: Any) -> ProductionAgent:
     """Return the agent, in whatever process this is."""
-    model = world.chat_model(script, cost_usd=COST_USD, latency_s=CALL_S)
+    model = world.chat_model(script, cost_usd=COST_USD, latency_s=CALL_S, tells_cost=False)
     options = {"prices": PRICES, "storage": world.storage, "max_cost_usd": 0.5, **options}
     return ProductionAgent(model, TOOLS, Tools(world), None, ListObservability(), {}, **options)  # type: ignore[arg-type]  # a chat model is taken too, and no memory is the default one

@@ -30,7 +30,7 @@ def that_asks_a_person(world: World) -> ProductionAgent:
 
 def whose_bank_knows_its_keys(world: World) -> ProductionAgent:
     tools = [TOOLS[0], {**TOOLS[1], "reconcile": world.reconcile}]
-    model = world.chat_model(SCRIPT, cost_usd=0.002, latency_s=0.002)
+    model = world.chat_model(SCRIPT, cost_usd=0.002, latency_s=0.002, tells_cost=False)
     return ProductionAgent(model, tools, Tools(world), None, None, {}, prices=PRICES)  # type: ignore[arg-type]  # see above
 
 
@@ -52,7 +52,8 @@ def with_a_sub_agent(world: World) -> ProductionAgent:
         return (await clerk.run(task)).output or "nothing"
 
     script = [AIMessage("", tool_calls=[{"name": "delegate", "args": {"task": TASK}, "id": "d1"}]), AIMessage("The clerk has done it.")]
-    return create_production_agent(world.chat_model(script, cost_usd=0.002), tools=[delegate], prices=PRICES)
+    model = world.chat_model(script, cost_usd=0.002, tells_cost=False)
+    return create_production_agent(model, tools=[delegate], prices=PRICES)
 
 
 @pytest.mark.parametrize(

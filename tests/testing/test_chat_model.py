@@ -9,7 +9,8 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
 
-from agent_graph.testing import ScriptedChatModel, ScriptEnded
+from agent_graph import Message, MessageRole
+from agent_graph.testing import ScriptedChatModel, ScriptEnded, call, calls
 
 CALL = {"name": "weather", "args": {"city": "Zürich"}, "id": "c1", "type": "tool_call"}
 
@@ -80,3 +81,26 @@ async def test_functions_answer_from_the_messages_and_copies_share_the_script() 
     assert (await model.ainvoke("Hi")).content == "Hi"
     assert (await copy.deepcopy(model).ainvoke("Hi")).content == "second"
     assert len(model.requests) == 2
+
+
+async def test_calls_are_written_as_for_the_scripted_backend() -> None:
+    """`'Message' object has no attribute 'model_copy'`: `call(...)` was an entry of the other script only."""
+    script = [calls(call("weather", city="Paris"), call("weather", call_id="mine", city="Rome")), call("weather", city="Oslo"), "Sunny."]
+    model = ScriptedChatModel(script, usage=(12, 5))
+    first = await model.ainvoke("Hi")
+    assert [(made["name"], made["args"], made["id"]) for made in first.tool_calls] == [
+        ("weather", {"city": "Paris"}, "call_1_0"),
+        ("weather", {"city": "Rome"}, "mine"),
+    ]
+    assert first.usage_metadata == {"input_tokens": 12, "output_tokens": 5, "total_tokens": 17}
+    second = await model.ainvoke([HumanMessage("Hi"), first])
+    assert second.tool_calls[0]["id"] == "call_2_0", "an id of its own in a conversation"
+    said = Message(MessageRole.ASSISTANT, "Hi.", {"usage": {"input_tokens": 3, "output_tokens": 4}, "model": "m", "cost_usd": 0.5})
+    reply = await ScriptedChatModel([said]).ainvoke("Hi")
+    assert (reply.content, reply.usage_metadata["total_tokens"]) == ("Hi.", 7)
+    assert reply.response_metadata == {"model_name": "m", "cost_usd": "0.5"}
+
+
+async def test_what_is_no_entry_is_said_to_be_none() -> None:
+    with pytest.raises(TypeError, match="5 is no entry of a ScriptedChatModel's script"):
+        await ScriptedChatModel([5]).ainvoke("Hi")

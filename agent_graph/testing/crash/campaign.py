@@ -94,7 +94,7 @@ class Campaign:
             for of in ("loop", "writer"):
                 self._every(f"SIGKILL at {each} failpoint", partial(AtFailpoint, of=of), itertools.count(first, plan.every))
         for names in plan.named:
-            self._run("SIGKILL at " + ", then ".join(names), [AtNamed(name) for name in names])
+            self._named(names)
         if plan.pairs:
             self._pairs(plan.pairs, points)
         if plan.kills:
@@ -113,6 +113,10 @@ class Campaign:
         for n in numbers:
             if not self._run(column, [fault(n)]).places:
                 return
+
+    def _named(self, names: Sequence[str]) -> None:
+        if not self._run("SIGKILL at " + ", then ".join(names), [AtNamed(name) for name in names]).places:
+            raise ConfigError(f"named: the task never passes {names[0]!r}, so nobody was killed there.")
 
     def _pairs(self, pairs: int, points: range) -> None:
         every = [(n, m) for n in points for m in points]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatResult
 from pydantic import PrivateAttr
 
@@ -17,10 +17,11 @@ __all__ = ["BilledChatModel"]
 
 
 class BilledChatModel(ScriptedChatModel):
-    """Answers with `told(messages)`, after `bill(messages)` and `latency_s` seconds."""
+    """Answers with `told(messages)`, after `bill(messages)` and `latency_s` seconds; says that it cost `cost_usd`, unless that is None."""
 
     _bill: Callable[[list[BaseMessage]], None] = PrivateAttr()
     _latency_s: float = PrivateAttr()
+    _cost_usd: str | None = PrivateAttr()
 
     def __init__(
         self,
@@ -28,10 +29,11 @@ class BilledChatModel(ScriptedChatModel):
         *,
         bill: Callable[[list[BaseMessage]], None],
         latency_s: float,
+        cost_usd: str | None,
         **fields: Any,
     ) -> None:
         super().__init__([told], last_forever=True, **fields)
-        self._bill, self._latency_s = bill, latency_s
+        self._bill, self._latency_s, self._cost_usd = bill, latency_s, cost_usd
 
     async def _agenerate(
         self,
@@ -43,3 +45,9 @@ class BilledChatModel(ScriptedChatModel):
         self._bill(messages)
         await asyncio.sleep(self._latency_s)
         return await super()._agenerate(messages, stop, run_manager, **kwargs)
+
+    def _reply(self, messages: list[BaseMessage], options: dict[str, Any]) -> AIMessage:
+        reply = super()._reply(messages, options)
+        if self._cost_usd is not None:
+            reply.response_metadata = {"cost_usd": self._cost_usd, **reply.response_metadata}
+        return reply

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent_graph.errors import ConfigError
+from agent_graph.errors import ConfigError, did_you_mean
+from agent_graph.failpoints import NAMES
 from agent_graph.testing.crash.campaign import Campaign, Plan
 from agent_graph.testing.crash.evidence import Evidence
 from agent_graph.testing.crash.forking import call_in_fork
@@ -71,7 +72,7 @@ def crash_fuzz(
         awaits: cancel the caller's task at the n-th await, for every n.
         signals: send each of these (`signal.SIGINT`, `signal.SIGTERM`) at the n-th failpoint, for every n.
         named: runs at given failpoints: `[("tool.after_effect", "claim.after")]` kills the first process at the one and the second
-            at the other. `failpoint(...)` in the source shows which there are.
+            at the other. `agent_graph.failpoints.NAMES` lists which there are.
         every: of each "every n", try only each so-manyth.
         seed: draws the faults; None for a new one. It is in the report.
         look: your own judge: takes the evidence of a run and returns what is wrong with it, in plain words.
@@ -81,7 +82,8 @@ def crash_fuzz(
     Raises:
         CrashFound: an invariant did not hold; `.report` has the runs and where their files are.
         AssertionError: the undisturbed run is wrong already.
-        ConfigError: this platform cannot fork, or a setting cannot be.
+        ConfigError: this platform cannot fork, or a setting cannot be; also where a run of `named` passes its first failpoint
+            never, and so proves nothing.
     """
     plan = Plan(
         failpoints=failpoints,
@@ -90,7 +92,7 @@ def crash_fuzz(
         kills_per_run=max(1, _count("kills_per_run", kills_per_run)),
         awaits=awaits,
         signals=tuple(signals),
-        named=tuple(tuple(names) for names in named),
+        named=_named(named),
         every=_count("every", every, least=1),
     )
     if not (attempt_s > 0):
@@ -129,6 +131,16 @@ def _kept(report: CrashReport, where: Path) -> CrashReport:
     where.mkdir(parents=True, exist_ok=True)
     failures = [replace(failure, kept=failure.kept and shutil.move(failure.kept, str(where))) for failure in report.failures]
     return replace(report, failures=tuple(failures))
+
+
+def _named(runs: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Return the failpoints of each run, all of which there are: a kill at a misspelt one would never fall."""
+    if isinstance(runs, str) or any(isinstance(names, str) or not names for names in runs):
+        raise ConfigError(f'named: {runs!r}; a list with a list of failpoints for each run is due: [("tool.after_effect", "claim.after")].')
+    for name in (name for names in runs for name in names):
+        if name not in NAMES:
+            raise ConfigError(f"named: {name!r} is no failpoint.{did_you_mean(name, NAMES, most=3)} All of them: {', '.join(NAMES)}.")
+    return tuple(tuple(names) for names in runs)
 
 
 def _count(name: str, value: int, *, least: int = 0) -> int:

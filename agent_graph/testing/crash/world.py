@@ -208,10 +208,18 @@ class World:
         latency_s: float = 0.0,
         usage: tuple[int, int] = (1000, 100),
         model_name: str = "scripted",
+        tells_cost: bool = True,
     ) -> ScriptedChatModel:
-        """Return the same as a LangChain chat model: its price is the agent's business (`prices=`), its bill the world's.
+        """Return the same as a LangChain chat model. Entries as of `ScriptedChatModel`.
 
-        `cost_usd`: what a request really costs; with `prices={"scripted": {"input": 1, "output": 10}}` and the default `usage`, 0.002.
+        Args:
+            replies: the n-th is given to a conversation that holds n of them.
+            cost_usd: what the provider bills for a request.
+            latency_s: between the bill and the reply, in seconds.
+            usage: input and output tokens that each reply reports.
+            model_name: the name under which `prices=` may have a price.
+            tells_cost: each reply says what it cost. False: the agent has to know the price beforehand, as of most providers;
+                with `prices={"scripted": {"input": 1, "output": 10}}` and the default `usage`, a request costs 0.002.
         """
         from agent_graph.testing.crash.chat_model import BilledChatModel
 
@@ -220,7 +228,12 @@ class World:
             return reply(messages) if callable(reply) else reply
 
         return BilledChatModel(
-            told, bill=lambda messages: self.bill(cost_usd, messages), latency_s=latency_s, usage=usage, model_name=model_name
+            told,
+            bill=lambda messages: self.bill(cost_usd, messages),
+            latency_s=latency_s,
+            cost_usd=str(cost_usd) if tells_cost else None,
+            usage=usage,
+            model_name=model_name,
         )
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+from agent_graph.errors import ConfigError, did_you_mean
 from agent_graph.testing.scripted import After, hang
 from agent_graph.types import Message
 
@@ -28,6 +29,7 @@ __all__ = [
     "broken",
     "count",
     "cut",
+    "entries",
     "plan",
     "refuse",
     "words",
@@ -54,6 +56,11 @@ class Tokens:
     """Of the input."""
     audio_output: int = 0
     """Of the output."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if type(value) is not int or value < 0:
+                raise ConfigError(f"Tokens: {name} is {value!r}; a whole number, zero or more, is due.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,19 @@ class Answer:
     breaks_after: int = 1
     """The pieces of a stream that are sent before that; of a reply in one piece, half is sent."""
 
+    def __post_init__(self) -> None:
+        """Refuse here what would fail in a thread of the server."""
+        if not isinstance(self.text, str):
+            raise ConfigError(f"Answer: the text is {self.text!r}; a str is due.")
+        if self.tokens is not None and not isinstance(self.tokens, Tokens):
+            raise ConfigError(f"Answer: tokens is {self.tokens!r}; Tokens(input, output) is due.")
+        if self.breaks is not None and self.breaks not in get_args(Break):
+            hint = did_you_mean(self.breaks, get_args(Break))
+            raise ConfigError(f"{self.breaks!r} is no way to break off.{hint} There are: {', '.join(get_args(Break))}.")
+        for call in self.tool_calls if isinstance(self.tool_calls, list | tuple) else [self.tool_calls]:
+            if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+                raise ConfigError(f'Answer: {call!r} is no tool call; {{"name": "...", "args": {{...}}}} is due.')
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -93,6 +113,10 @@ class Refusal:
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if type(self.status) is not int or not 300 <= self.status <= 599:
+            raise ConfigError(f"a refusal's status is {self.status!r}; a whole number from 300 to 599 is due.")
+
 
 Entry: TypeAlias = "str | Message | Answer | Refusal | After | Callable[..., Any]"
 
@@ -101,13 +125,39 @@ def refuse(
     status: int, message: str = "refused by the script", *, code: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Refusal:
     """Return an entry that answers with an HTTP status in OpenAI's form: `refuse(429, headers={"Retry-After": "2"})`."""
-    kind = code if code == "insufficient_quota" else "invalid_request_error" if status < 500 else "server_error"
+    kind = code if code == "insufficient_quota" else "server_error" if status in range(500, 600) else "invalid_request_error"
     return Refusal(status, {"error": {"message": message, "type": kind, "param": None, "code": code}}, headers or {})
 
 
 def broken(how: Break, entry: str | Message | Answer = "one two three four five six", *, after: int = 1) -> Answer:
     """Return an entry whose reply breaks off, when streamed after `after` pieces. It is billed in full."""
     return replace(_answer(entry), breaks=how, breaks_after=after)
+
+
+def entries(replies: object) -> list[Any]:
+    """Return the entries of a script: those of a list, or the function that stands for all of them.
+
+    Raises:
+        ConfigError: one is none. The server would say so to the client, in the middle of a test.
+    """
+    if callable(replies) and not isinstance(replies, type):
+        return [replies]
+    if isinstance(replies, str | Mapping) or not isinstance(replies, Iterable):
+        raise ConfigError(f"replies: a list of entries, or one function of the request's body, is due, not {replies!r}.")
+    given = list(replies)
+    for number, entry in enumerate(given):
+        try:
+            _check(entry)
+        except (TypeError, ConfigError) as error:
+            raise ConfigError(f"replies[{number}]: {error}") from None
+    return given
+
+
+def _check(entry: object) -> None:
+    if isinstance(entry, After):
+        _check(entry.reply)
+    elif not isinstance(entry, Refusal) and (not callable(entry) or isinstance(entry, type)):
+        _answer(entry)
 
 
 @dataclass(frozen=True, slots=True)

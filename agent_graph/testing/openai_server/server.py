@@ -9,14 +9,15 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from agent_graph.decisions.prices import read_prices
 from agent_graph.testing.openai_server import wire
-from agent_graph.testing.openai_server.script import Answer, Entry, Refusal, Tokens, bill, count, cut, plan, refuse
+from agent_graph.testing.openai_server.script import Answer, Entry, Refusal, Tokens, bill, count, cut, entries, plan, refuse
 
 __all__ = ["OpenAIServer", "ServedRequest"]
 
@@ -54,6 +55,9 @@ class OpenAIServer:
         prices: USD per million tokens, by model: the very mapping that an agent takes as `prices=`. Other models are not
             found (404). None: any model is there, and costs nothing.
 
+    Raises:
+        ConfigError: something in `replies` is no entry, or in `prices` no price.
+
     Example:
         ```python
         from langchain_openai import ChatOpenAI
@@ -74,9 +78,10 @@ class OpenAIServer:
         prices: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         alone = callable(replies)
-        self._replies: list[Any] = [replies] if callable(replies) else list(replies)
+        self._replies = entries(replies)
         self._last_forever = last_forever or alone
-        self._prices = prices
+        read_prices(prices)
+        self._prices = None if prices is None else {name: _unit_prices(entry) for name, entry in prices.items()}
         self._lock = threading.Lock()
         self._taken = 0
         self._numbers = itertools.count(1)
@@ -132,9 +137,10 @@ class OpenAIServer:
 
     def script(self, replies: Iterable[Entry] | Callable[[dict[str, Any]], Entry], *, last_forever: bool = False) -> None:
         """Forget the log and the bill, and say this from now on."""
+        checked = entries(replies)
         with self._lock:
             self._last_forever = last_forever or callable(replies)
-            self._replies = [replies] if callable(replies) else list(replies)
+            self._replies = checked
             self._taken = 0
             self.requests.clear()
 
@@ -178,6 +184,11 @@ class OpenAIServer:
         with self._lock:
             request.tokens, request.cost_usd = tokens, bill(tokens, price)
         return wire.Reply(next(self._numbers), answer.model or model, said, tokens)
+
+
+def _unit_prices(entry: Any) -> Mapping[str, Any]:
+    """Return an entry of `prices`, checked before, as a mapping."""
+    return entry if isinstance(entry, Mapping) else {name: value for name, value in asdict(entry).items() if value is not None}
 
 
 def _cap(body: Mapping[str, Any]) -> int | None:

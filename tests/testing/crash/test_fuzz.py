@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,37 @@ def test_an_agent_that_cannot_be_tested_is_refused(make: Any, says: str) -> None
 def test_a_setting_that_cannot_be_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         crash_fuzz(agent_of, "Pay A-17.", **wrong)
+
+
+@pytest.mark.parametrize("priced", [False, True], ids=["tells its cost", "has a price"])
+def test_a_chat_model_with_and_without_a_price(priced: bool) -> None:
+    """Without `prices=` the undisturbed run was called wrong: billed 0.004 USD, of which the account knew nothing."""
+
+    def make(world: World) -> ProductionAgent:
+        model = world.chat_model([call("pay", invoice="A-17"), "Paid."], cost_usd=0.002, tells_cost=not priced)
+        prices = {"scripted": {"input": 1, "output": 10}} if priced else {}
+        return ProductionAgent(model, TOOLS, Tools(world), None, ListObservability(), {}, prices=prices)  # type: ignore[arg-type]  # a chat model is taken too; no memory
+
+    report = crash_fuzz(make, "Pay A-17.", **{**NOTHING, "pairs": 2}, seed=1)
+    assert report.ok
+    assert report.total.kills > 0
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ([("tool.after_efect",)], "'tool.after_efect' is no failpoint. Did you mean 'tool.after_effect' or "),
+        (["tool.after_effect"], "a list with a list of failpoints for each run is due"),
+        ("tool.after_effect", "a list with a list of failpoints for each run is due"),
+        ([()], "a list with a list of failpoints for each run is due"),
+        ([("budget.called",)], "the task never passes 'budget.called', so nobody was killed there"),
+    ],
+    ids=str,
+)
+def test_a_kill_that_could_never_fall_is_refused(named: Any, says: str) -> None:
+    """A typo was silently green: the run went to its end, and nobody was killed."""
+    with pytest.raises(ConfigError, match=f"named: .*{re.escape(says)}"):
+        crash_fuzz(agent_of, "Pay A-17.", **NOTHING, named=named)
 
 
 def test_the_fixture_is_the_function(crash_fuzz: Any) -> None:

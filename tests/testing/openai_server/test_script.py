@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
 
-from agent_graph.testing import Answer, Refusal, Tokens, after, broken, call, calls, hang, refuse
+from agent_graph import ConfigError, Message, MessageRole
+from agent_graph.testing import Answer, OpenAIServer, Refusal, Tokens, after, broken, call, calls, hang, refuse
 from agent_graph.testing.openai_server.script import bill, count, cut, plan
+from agent_graph.testing.openai_server.server import ServedRequest
 
 
 @pytest.mark.parametrize(
@@ -108,3 +112,51 @@ def test_a_cut_text_is_a_beginning_of_the_text_and_within_the_cap(text: str, cap
     assert text.startswith(said.text)
     assert count(said.text) <= tokens.output <= cap
     assert (said.text == text) == (said.finish_reason == "stop")
+
+
+@pytest.mark.parametrize(
+    ("replies", "says"),
+    [
+        ("Hello.", "replies: a list of entries"),
+        (Answer("Hello."), "replies: a list of entries"),
+        ({"content": "Hello."}, "replies: a list of entries"),
+        (None, "replies: a list of entries"),
+        (["one", 5], "replies[1]: 5 is no entry"),
+        ([AIMessage("Hello.")], "replies[0]: AIMessage("),
+        ([Answer], "is no entry"),
+        ([after(1, 5)], "replies[0]: 5 is no entry"),
+        ([Message(MessageRole.ASSISTANT, "", {"tool_calls": [{"tool": "a"}]})], "replies[0]: Answer: {'tool': 'a'} is no tool call"),
+        ([Message(MessageRole.ASSISTANT, 5)], "replies[0]: Answer: the text is 5"),  # type: ignore[arg-type]  # as a test may write it
+    ],
+    ids=repr,
+)
+def test_a_script_is_checked_where_it_is_given(replies: Any, says: str) -> None:
+    """It came out as a traceback of the server's thread, or as a refusal of the client's request."""
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        OpenAIServer(replies)
+    with OpenAIServer(["before"]) as server:
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            server.script(replies)
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+        _, said = server.decide(ServedRequest(api="chat", body=body, headers={}))
+        assert said.answer.text == "before"
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Answer(5), "the text is 5"),
+        (lambda: Answer("a", tokens=(1, 2)), "tokens is (1, 2)"),
+        (lambda: Answer("a", ["weather"]), "'weather' is no tool call"),
+        (lambda: Tokens(-1, 2), "input is -1"),
+        (lambda: Tokens(1, 2.5), "output is 2.5"),
+        (lambda: broken("truncated"), "Did you mean 'truncate'?"),
+        (lambda: refuse("429"), "status is '429'"),
+        (lambda: refuse(42), "status is 42"),
+        (lambda: after("5", "a"), "'5' is no time to wait"),
+        (lambda: OpenAIServer(prices={"m": {"inptu": 1}}), "Did you mean 'input'?"),
+    ],
+)
+def test_an_entry_that_cannot_be_is_refused_where_it_is_written(make: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        make()

@@ -79,7 +79,7 @@ def test_a_script_that_fails_is_told_to_the_client() -> None:
     def fails(body: dict[str, Any]) -> str:
         raise KeyError("oops")
 
-    with OpenAIServer([fails, 5]) as server, Client(server) as client:
+    with OpenAIServer([fails, lambda body: 5]) as server, Client(server) as client:
         assert client.ask() == (400, refuse(400, "The script failed: KeyError: 'oops'", code="script_failed").body)
         assert "5 is no entry" in client.ask()[1]["error"]["message"]
         assert server.bill_usd == 0
