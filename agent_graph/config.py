@@ -191,7 +191,7 @@ def cutoff(older_than: object, now: float) -> float:
     else:
         raise ConfigError(f"older_than: a timedelta, a datetime or an age in seconds is due, not {older_than!r}.")
     if not age_s >= 0:
-        raise ConfigError(f"older_than: {older_than!r} lies in the future; an age of 0 or more is due.")
+        raise ConfigError(f"older_than: {older_than} lies in the future; an age of 0 or more is due.")
     return now - age_s
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from agent_graph.errors import ConfigError
 
-__all__ = ["FIELDS", "Approve", "Done", "Edit", "NotDone", "Reject", "Resolution", "Respond", "Unknown", "from_json", "to_json"]
+__all__ = ["FIELDS", "KINDS", "Approve", "Done", "Edit", "NotDone", "Reject", "Resolution", "Respond", "Unknown", "from_json", "to_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Respond:
 
 Resolution: TypeAlias = Done | NotDone | Unknown | Approve | Edit | Reject | Respond
 
-_KINDS: dict[str, type[Resolution]] = {
+KINDS: dict[str, type[Resolution]] = {
     "done": Done,
     "not_done": NotDone,
     "unknown": Unknown,
@@ -76,7 +76,7 @@ FIELDS = {"done": "result", "edit": "value", "reject": "reason", "respond": "tex
 
 def to_json(resolution: Resolution) -> dict[str, Any]:
     """Return a resolution as plain JSON: `{"type": "done", "result": ...}`."""
-    kind = next(kind for kind, cls in _KINDS.items() if isinstance(resolution, cls))
+    kind = next(kind for kind, cls in KINDS.items() if isinstance(resolution, cls))
     field = FIELDS.get(kind)
     return {"type": kind} if field is None else {"type": kind, field: getattr(resolution, field)}
 
@@ -89,13 +89,14 @@ def from_json(value: object) -> Resolution:
     """
     if isinstance(value, Done | NotDone | Unknown | Approve | Edit | Reject | Respond):
         return value
+    given = value
     if isinstance(value, Mapping) and isinstance(value.get("decisions"), list) and len(value["decisions"]) == 1:
         value = value["decisions"][0]
     if isinstance(value, str):
         value = {"type": value}
     kind = value.get("type") if isinstance(value, Mapping) else None
-    if not isinstance(value, Mapping) or kind not in _KINDS:
-        raise ConfigError(f"outcome: one of {', '.join(cls.__name__ for cls in _KINDS.values())} is due, not {value!r}.")
+    if not isinstance(value, Mapping) or kind not in KINDS:
+        raise ConfigError(f"outcome: one of {', '.join(cls.__name__ for cls in KINDS.values())} is due, not {given!r}.")
     return _built(str(kind), value)
 
 
@@ -107,6 +108,6 @@ def _built(kind: str, value: Mapping[str, Any]) -> Resolution:
     field = FIELDS.get(kind)
     given = {field: value[field]} if field is not None and field in value else {}
     try:
-        return _KINDS[kind](**given)
+        return KINDS[kind](**given)
     except TypeError:
         raise ConfigError(f"outcome: {kind!r} needs {field!r}.") from None

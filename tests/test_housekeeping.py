@@ -153,12 +153,6 @@ def test_the_commands_delete_and_prune(command: Any, tmp_path: Path) -> None:
     assert (code, "No run 'b'" in err) == (2, True)
 
 
-def test_clearing_makes_no_storage(command: Any, tmp_path: Path) -> None:
-    assert command("prune", "--older-than", "30d") == (0, "deleted 0 runs\n", "")
-    assert command("delete", "a")[0] == 2
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("age", ["30", "x", "-1d", "1y", "2026-13-01", "99999999999999d", "9999-01-01"])
 def test_an_age_that_cannot_be_typed(command: Any, age: str) -> None:
     code, _, err = command("prune", f"--older-than={age}")

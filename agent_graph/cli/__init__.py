@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse, after --help or --version
         return end.code if isinstance(end.code, int) else 0
     except AgentGraphError as error:
-        print(f"agent-graph: {error}", file=sys.stderr)
+        from agent_graph.cli.words import as_typed
+
+        print(f"agent-graph: {as_typed(str(error))}", file=sys.stderr)
         return UNUSABLE
     except BrokenPipeError:
         _stop_writing()

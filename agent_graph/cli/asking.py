@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
 
 from agent_graph.cli import words
 from agent_graph.cli.arguments import limits_of, storage_option, turn_options
-from agent_graph.cli.looking import unpriced
+from agent_graph.cli.looking import insist_on_storage, unpriced
 from agent_graph.cli.view import QuietView, View, make_view
 from agent_graph.config import AgentConfig, validate_run_id
 from agent_graph.errors import ConfigError, RunNotFound
 from agent_graph.events import Event, RunFinished, RunStarted
-from agent_graph.resolutions import FIELDS, Resolution, from_json
+from agent_graph.resolutions import FIELDS, KINDS, Resolution, from_json
 from agent_graph.runtime.account import to_json
 from agent_graph.storage.port import TurnKey
 from agent_graph.types import AgentRun
@@ -48,6 +48,7 @@ def run(arguments: Namespace) -> int:
 def resume(arguments: Namespace) -> int:
     """Go on with the unfinished turn of a run; of a run without one, show how its last turn ended."""
     validate_run_id(arguments.run_id)
+    insist_on_storage(arguments.storage)
     return _take_turn(arguments, lambda agent: _resumed(agent, arguments))
 
 
@@ -55,20 +56,24 @@ def resolve(arguments: Namespace) -> int:
     """Write down a person's word on something that the run's turn waits for, and show how the turn goes on."""
     validate_run_id(arguments.run_id)
     word = _word(arguments.outcome)
+    insist_on_storage(arguments.storage)
     return _take_turn(arguments, lambda agent: _resolved(agent, arguments, word))
 
 
 def _word(typed: str) -> Resolution:
     """Return the outcome that was typed: a word, `word=VALUE`, or JSON as `agent.resolve` takes it."""
-    if typed.lstrip().startswith("{"):
-        try:
-            return from_json(json.loads(typed))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"outcome: {typed!r} is no JSON: {error}.") from error
     kind, has_value, value = typed.partition("=")
     kind = kind.strip().replace("-", "_")
-    if not has_value:
-        return from_json(kind)
+    try:
+        if typed.lstrip().startswith("{"):
+            return from_json(json.loads(typed))
+        if not has_value:
+            return from_json(kind)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"outcome: {typed!r} is no JSON: {error}.") from error
+    except ConfigError as error:
+        words = ", ".join(f"{word}={FIELDS[word].upper()}" if word in FIELDS else word for word in KINDS)
+        raise ConfigError(f"outcome: {typed!r} is none of {words}. `agent-graph resolve --help` says what they mean.") from error
     field = FIELDS.get(kind)
     if field is None:
         raise ConfigError(f"outcome: {kind!r} takes no value; those that take one: {', '.join(f'{word}=' for word in FIELDS)}.")

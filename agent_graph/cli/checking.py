@@ -81,7 +81,7 @@ def _agent(arguments: Namespace) -> tuple[ProductionAgent | None, list[Fact]]:
     try:
         agent = agent_of(arguments)
     except AgentGraphError as error:
-        return None, [Fact("problem", "model", str(error))]
+        return None, [Fact("problem", "model", words.as_typed(str(error)))]
     facts = [
         Fact("ok", "model", agent.model_line.removeprefix("model: ")),
         Fact("ok", "limits", limits_line(agent.config).removeprefix("limits: ")),
@@ -112,7 +112,7 @@ def _storage(named: str | None, env: Mapping[str, str]) -> Fact:
     try:
         asyncio.run(_read(storage))
     except AgentGraphError as error:
-        return Fact("problem", "storage", str(error))
+        return Fact("problem", "storage", words.as_typed(str(error)))
     if not os.access(path, os.W_OK):
         return Fact("problem", "storage", f"{path}: it cannot be written to")
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:

@@ -27,7 +27,7 @@ def delete(arguments: Namespace) -> int:
 
 async def _delete(path: str | None, run_id: str) -> None:
     async with opened(path) as storage:
-        if storage is None or not await storage.turns(NAMESPACE, run_id):
+        if not await storage.turns(NAMESPACE, run_id):
             raise RunNotFound(f"No run {run_id!r} is in the storage. `agent-graph runs` lists those that are.", run_id=run_id)
         await storage.delete(NAMESPACE, run_id)
 
@@ -45,4 +45,4 @@ def prune(arguments: Namespace) -> int:
 async def _prune(path: str | None, older_than: timedelta | datetime) -> Sequence[str]:
     before = cutoff(older_than, time.time())
     async with opened(path) as storage:
-        return [] if storage is None else [run_id for _, run_id in await storage.prune(before=before, namespace=NAMESPACE)]
+        return [run_id for _, run_id in await storage.prune(before=before, namespace=NAMESPACE)]

@@ -1,4 +1,8 @@
-"""`runs` and `show`: what is in the storage. No model is chosen, no graph built, no storage made where none is."""
+"""`runs` and `show`: what is in the storage. No model is chosen, no graph built, no storage made where none is.
+
+A file that was named and is not there is a mistake, and said to be one: `prune` on a misspelt path would otherwise tell every night
+that it had deleted nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 from agent_graph.cli import words
 from agent_graph.cli.arguments import storage_option
 from agent_graph.config import validate_run_id
-from agent_graph.errors import RunNotFound
+from agent_graph.errors import RunNotFound, StorageError
 from agent_graph.runtime.account import stored_run, to_json
 from agent_graph.types import AgentRun
 
 if TYPE_CHECKING:
     from agent_graph.storage.port import LedgerRow, Storage, TurnRow
 
-__all__ = ["NAMESPACE", "opened", "runs", "show", "unpriced"]
+__all__ = ["NAMESPACE", "insist_on_storage", "opened", "runs", "show", "unpriced"]
 
 NAMESPACE = "default"
 UNFINISHED = ("running", "stopped")
@@ -53,8 +57,7 @@ def runs(arguments: Namespace) -> int:
     elif seen:
         print("\n".join(words.table([_HEAD, *(_row(turn, time.time()) for turn in seen)])))
     else:
-        where = "" if arguments.storage is None or Path(arguments.storage).exists() else f" (there is no file {arguments.storage})"
-        print(f'no runs yet{where}; the first: agent-graph run "What is the weather in Paris?"')
+        print('no runs yet; the first: agent-graph run "What is the weather in Paris?"')
     return 0
 
 
@@ -118,30 +121,48 @@ def _utc(seconds: float) -> str:
 
 
 async def _newest(path: str | None, limit: int) -> list[_Seen]:
+    if path is None and absent_location(path) is not None:
+        return []
     async with opened(path) as storage:
-        return [await _seen(storage, row) for row in await storage.runs(NAMESPACE, limit=limit)] if storage else []
+        return [await _seen(storage, row) for row in await storage.runs(NAMESPACE, limit=limit)]
 
 
 async def _turns(path: str | None, run_id: str) -> list[_Seen]:
     async with opened(path) as storage:
-        return [await _seen(storage, row) for row in await storage.turns(NAMESPACE, run_id)] if storage else []
+        return [await _seen(storage, row) for row in await storage.turns(NAMESPACE, run_id)]
 
 
 @asynccontextmanager
-async def opened(path: str | None) -> AsyncIterator[Storage | None]:
-    """Open the storage; None where there is none: looking should not leave a folder behind."""
+async def opened(path: str | None) -> AsyncIterator[Storage]:
+    """Open the storage that is there: looking should not leave a folder behind. Raises StorageError where there is none."""
     from agent_graph.storage.location import open_storage
 
+    insist_on_storage(path)
     storage = open_storage(path)
     try:
-        yield None if _is_absent(storage.location) else storage
+        yield storage
     finally:
         await storage.close()
 
 
-def _is_absent(location: str) -> bool:
+def insist_on_storage(path: str | None) -> None:
+    """Raise StorageError where no storage is: what a command should find there, it does not begin."""
+    location = absent_location(path)
+    if location is not None:
+        raise StorageError(
+            f"storage {location}: there is no such file, so nothing is kept there. "
+            "Name the one that is meant with --storage PATH; `agent-graph run` makes a new one."
+        )
+
+
+def absent_location(path: str | None) -> str | None:
+    """Return where the storage would be, if it is not there; None if it is."""
+    from agent_graph.storage.location import VARIABLE, open_storage
+
+    location = open_storage(path).location  # opens and creates nothing
+    named = path is not None or bool(os.environ.get(VARIABLE))
     # Where nothing can be written here, the default place is elsewhere, and only opening it tells where.
-    return not Path(location).exists() and os.access(Path.cwd(), os.W_OK)
+    return location if not Path(location).exists() and (named or os.access(Path.cwd(), os.W_OK)) else None
 
 
 async def _seen(storage: Storage, row: TurnRow) -> _Seen:

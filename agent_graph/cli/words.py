@@ -8,8 +8,9 @@ tool's result could otherwise recolour, clear or re-title the window. A cost is 
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -28,6 +29,7 @@ from agent_graph.types import AgentRun, ToolCall
 __all__ = [
     "account",
     "age",
+    "as_typed",
     "call_text",
     "command_line",
     "counted",
@@ -41,6 +43,15 @@ __all__ = [
     "to_settle",
 ]
 
+_SPOKEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"\bforce=True", "--force"),
+    (r"\bUse None for no limit", '"none" is no limit'),
+    (r"\badd_budget\b", "--add-budget"),
+    (r"^(max_steps|max_cost_usd|timeout_s|older_than|tools): ", lambda found: f"--{found[1].replace('_', '-')}: "),
+    (r"\bor storage=", "or --storage"),
+    (r", or on_unknown_price='warn'\.?$", " in a program; the command takes none, so leave --max-cost-usd out or take another --model."),
+)
+"""What errors say in Python's words, and what the command has instead."""
 _MICRO = Decimal("0.000001")
 _CUT = "…"
 
@@ -52,6 +63,13 @@ def printable(text: str) -> str:
 
 def _is_control(code: int) -> bool:
     return code < 0x20 or 0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF
+
+
+def as_typed(text: str) -> str:
+    """Return an error's text in the words of the command line: flags where it names keywords of Python."""
+    for python, typed in _SPOKEN:
+        text = re.sub(python, typed, text)
+    return text
 
 
 def one_line(text: str, width: int) -> str:

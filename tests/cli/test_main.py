@@ -80,6 +80,17 @@ def test_a_limit_that_is_reached_is_exit_1(command: Command) -> None:
     assert "error: max_steps: 1 of 1" in out
 
 
+def test_a_run_that_is_not_there(command: Command) -> None:
+    command("run", PARIS, "--run-id", "r1")
+    for argv, said in (
+        (["show", "nope"], "No run 'nope'"),
+        (["delete", "nope"], "No run 'nope'"),
+        (["resume", "nope"], "nothing of this name"),
+    ):
+        code, _, err = command(*argv)
+        assert (code, said in err) == (2, True)
+
+
 def test_the_same_run_id_is_a_conversation(command: Command) -> None:
     command("run", PARIS, "--run-id", "r1")
     code, out, _ = command("run", "What is 17 * 23?", "--run-id", "r1")
@@ -93,13 +104,12 @@ def test_the_same_run_id_is_a_conversation(command: Command) -> None:
     [
         pytest.param(["run", "   "], "a question is due", id="no question"),
         pytest.param(["run", PARIS, "--run-id", "a\x07b"], "control character", id="run_id"),
-        pytest.param(["run", PARIS, "--max-steps", "-1"], "max_steps: -1 is negative", id="limit"),
+        pytest.param(["run", PARIS, "--max-steps", "-1"], '--max-steps: -1 is negative. "none" is no limit', id="limit"),
         pytest.param(["run", PARIS, "--model", "opneai:gpt-5-mini"], "did you mean 'openai:gpt-5-mini'", id="model"),
         pytest.param(["run", PARIS, "--tools", "nowhere"], "MODULE:NAME", id="tools without a name"),
         pytest.param(["run", PARIS, "--tools", "no_such_module:T"], "cannot be imported", id="tools that are not there"),
         pytest.param(["run", PARIS, "--storage", "."], "storage", id="a folder as storage"),
-        pytest.param(["show", "nope"], "No run 'nope'", id="unknown run"),
-        pytest.param(["resume", "nope"], "nothing of this name", id="nothing to resume"),
+        pytest.param(["prune", "--older-than", "2999-01-01"], "--older-than: 2999-01-01 00:00:00+00:00 lies in the future", id="age"),
         pytest.param(["nonsense"], "invalid choice", id="command"),
     ],
 )
@@ -117,6 +127,7 @@ def test_a_limit_in_usd_that_no_price_can_hold_is_refused(command: Command, monk
     code, _, err = command("run", PARIS, "--model", "openai:gpt-99-huge", "--max-cost-usd", "0.1")
     assert code == 2
     assert "gpt-99-huge: no price is known, so max_cost_usd cannot hold." in err
+    assert err.endswith(" in a program; the command takes none, so leave --max-cost-usd out or take another --model.\n")
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
@@ -146,9 +157,30 @@ def test_runs_as_json(command: Command) -> None:
 def test_looking_leaves_nothing_behind(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("runs")
     assert (code, out.startswith("no runs yet; the first")) == (0, True)
-    assert "there is no file typo.db" in command("runs", "--storage", "typo.db")[1]
     assert command("runs", "--json")[1] == "[]\n"
     assert command("show", "r1")[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["option", "variable", "default"])
+@pytest.mark.parametrize(
+    "argv",
+    [["prune", "--older-than", "1d"], ["delete", "r"], ["show", "r"], ["resume", "r"], ["resolve", "r", "c", "done"], ["runs"]],
+    ids=lambda argv: str(argv[0]),
+)
+def test_a_storage_that_is_not_there(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], where: str
+) -> None:
+    """`prune` told that it had deleted 0 runs, `resume` left an empty storage under the misspelt name."""
+    if where == "variable":
+        monkeypatch.setenv("AGENT_GRAPH_STORAGE", "typo.db")
+    code, out, err = command(*argv, *(["--storage", "typo.db"] if where == "option" else []))
+    if argv == ["runs"] and where != "option":
+        assert (code, err) == (0, ""), "nothing was typed that could be misspelt: nothing has been run yet"
+    else:
+        name = ".agent_graph/runs.db" if where == "default" else "typo.db"
+        assert (code, out) == (2, "")
+        assert f"storage {tmp_path / name}: there is no such file" in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,7 +249,7 @@ def test_a_turn_that_ended_at_a_limit_goes_on_with_more(command: Command) -> Non
     assert code == 1
     code, _, err = command("resume", "r1", "--add-budget", "max_stps=5")
     assert code == 2
-    assert "Did you mean 'max_steps'?" in err
+    assert err.startswith("agent-graph: --add-budget: 'max_stps' is no limit. Did you mean 'max_steps'?")
     code, out, err = command(
         "resume", "r1", "--max-steps", "0", "--add-budget", "max-steps=5", "--add-budget", "max_cost_usd=0.05", "--json"
     )

@@ -97,6 +97,7 @@ def test_a_word_is_refused_with_other_tools_and_nothing_of_it_is_kept(command: C
     code, _, err = command("resolve", "r", call_id, "not_done", "--tools", "tools_in_doubt:MORE")
     assert code == 2
     assert "added: clock" in err
+    assert "Resume it with --force to go on all the same." in err
     assert json.loads(command("show", "r", "--json")[1])["turns"][0]["status"] == "waiting"
     assert command("resolve", "r", call_id, "done=fine", "--tools", "tools_in_doubt:TOOLS")[0] == 0
     assert json.loads(command("show", "r", "--json")[1])["turns"][0]["tool_calls"][0]["result"] == "fine"
@@ -111,12 +112,16 @@ def test_force_goes_on_with_other_tools(command: Command, in_doubt: AgentRun) ->
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["r", "nope", "done"], "waits for nobody's word; what waits: 'CALL'"), (["other", "c", "done"], "nothing of this name"),
-        (["r", "CALL", "approve"], "'approve' makes no sense"), (["r", "CALL", "nonsense"], "one of Done"),
-        (["r", "CALL", "unknown=1"], "takes no value"), (["r", "CALL", "{nonsense"], "is no JSON"),
-        (["r", "CALL", '{"type": 1}'], "one of Done"),
+        (["r", "nope", "done"], "waits for nobody's word; what waits: 'CALL'"),
+        (["other", "c", "done"], "nothing of this name"),
+        (["r", "CALL", "approve"], "'approve' makes no sense"),
+        (["r", "CALL", "nonsense"], "'nonsense' is none of done=RESULT, not_done, unknown, approve, edit=VALUE"),
+        (["r", "CALL", "respond"], "'respond' is none of done=RESULT"),
+        (["r", "CALL", "unknown=1"], "takes no value"),
+        (["r", "CALL", "{nonsense"], "is no JSON"),
+        (["r", "CALL", '{"type": 1}'], "is none of done=RESULT, not_done"),
     ],
-)  # fmt: skip
+)
 def test_a_word_that_makes_no_sense(command: Command, in_doubt: AgentRun, typed: list[str], said: str) -> None:
     call_id = in_doubt.pending[0]["call_id"]
     argv = [call_id if word == "CALL" else word for word in typed]

@@ -170,3 +170,19 @@ def test_columns_line_up() -> None:
         "RUN  STATUS    INPUT",
         "r1   complete  x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("python", "typed"),
+    [
+        ("Resume it with force=True to go on all the same.", "Resume it with --force to go on all the same."),
+        ("max_cost_usd: -1 is negative. Use None for no limit.", '--max-cost-usd: -1 is negative. "none" is no limit.'),
+        ("add_budget: 'max_stps' is no limit.", "--add-budget: 'max_stps' is no limit."),
+        ("tools: 3 is no tool", "--tools: 3 is no tool"),
+        ("older_than: 2999-01-01 lies in the future", "--older-than: 2999-01-01 lies in the future"),
+        ("run 'r': add_budget cannot continue turn 1", "run 'r': --add-budget cannot continue turn 1"),
+        ("The model 'x' names no known provider.", "The model 'x' names no known provider."),
+    ],
+)
+def test_an_error_says_what_to_type(python: str, typed: str) -> None:
+    assert words.as_typed(python) == typed
