@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import TypeIs
 
+from agent_graph.decisions.prices import GIVE_PRICE, price_line
 from agent_graph.errors import ConfigError
 from agent_graph_adapters.clients import PerLoop, detached
 
@@ -182,8 +183,7 @@ def insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, confi
         return
     if book.price_of(candidate.name, **candidate.priced_at) is not None:
         return
-    paste = f'prices={{"{candidate.name}": {{"input": ..., "output": ...}}}}'
-    text = f"{candidate.name}: no price is known, so max_cost_usd cannot hold. Give it, in USD per million tokens: {paste}"
+    text = f"{candidate.name}: no price is known, so max_cost_usd cannot hold. {GIVE_PRICE}: {price_line(candidate.name)}"
     if config.on_unknown_price == "error" and "max_cost_usd" in config.explicit:
         raise ConfigError(f"max_cost_usd: {text}, or on_unknown_price='warn'.")
     logger.warning("%s", text)

@@ -173,5 +173,5 @@ async def _seen(storage: Storage, row: TurnRow) -> _Seen:
 
 
 def unpriced(ledger: Sequence[LedgerRow]) -> bool:
-    """Return whether a settled model call had no price."""
+    """Return whether a model call had no price: one that is settled, or whose bill is unknown."""
     return any(row.usage is not None and json.loads(row.usage).get("unpriced") is True for row in ledger)

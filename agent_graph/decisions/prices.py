@@ -9,7 +9,7 @@ from typing import Any
 
 from agent_graph.errors import ConfigError, did_you_mean
 
-__all__ = ["FEES", "PER_MTOK", "Price", "read_prices"]
+__all__ = ["FEES", "GIVE_PRICE", "PER_MTOK", "Price", "price_line", "read_prices"]
 
 ZERO = Decimal(0)
 
@@ -44,6 +44,16 @@ PER_MTOK = tuple(field.name for field in fields(Price) if field.name not in (*FE
 def read_prices(overrides: object) -> dict[str, Price]:
     """Return `overrides` with names in small letters. Raises ConfigError for what is no mapping of models to prices."""
     return {name.lower(): _read_price(name, entry) for name, entry in _entries(overrides)}
+
+
+GIVE_PRICE = "Give it in USD per million tokens, with your figures in place of these (0 where it is free)"
+"""Stands before a `price_line`."""
+
+
+def price_line(model: str) -> str:
+    """Return the keyword that gives `model` a price, with figures to be replaced: Python that can be pasted as it is."""
+    name = f'"{model}"' if model.isprintable() and not set(model) & {'"', "\\"} else repr(model)
+    return f'prices={{{name}: {{"input": 0.25, "output": 2.00}}}}'
 
 
 def _entries(overrides: object) -> Iterator[tuple[str, object]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.messages import AIMessage
 
 from agent_graph.decisions.budget import Estimate
+from agent_graph.decisions.prices import GIVE_PRICE, price_line
 from agent_graph.runtime.account import usd
 from agent_graph.runtime.billing import bill
 from agent_graph.runtime.model_call import ModelCall
@@ -142,16 +143,33 @@ class Governor:
         """Return what `reply` cost."""
         return bill(self.prices, candidate, reply, input_tokens=input_tokens, count_text=turn.agent.count_text)
 
-    def settle(self, turn: Turn, entry: int, bill: Bill, *, used: bool, step: int = 0) -> bool:
+    def settle(self, turn: Turn, candidate: Candidate, entry: int, bill: Bill, *, used: bool, step: int = 0) -> bool:
         """Book `bill`; return whether what was reserved for it covers it. `used` says that the reply became a step."""
         turn.last_usage = bill.told
         if bill.facts.get("unpriced") is True:
-            self._say_unpriced(bill.model)
+            self.say_unpriced(turn, candidate, step=step)
         for warning in bill.warnings:
             turn.warn(warning, step=step)
         return turn.settle(entry, cost_usd=bill.cost_usd, tokens=bill.tokens, usage=bill.facts, model=bill.model, used=used)
 
-    def _say_unpriced(self, model: str) -> None:
-        if model not in self._unpriced:
-            self._unpriced.add(model)
-            logger.info("model %r has no price: its calls are counted in tokens, not in USD", model)
+    def say_unpriced(self, turn: Turn, candidate: Candidate, *, step: int) -> None:
+        """Say that a call has no price: once in the log, and in the account of each turn of which a limit in USD cannot hold then."""
+        if candidate.name not in self._unpriced:
+            self._unpriced.add(candidate.name)
+            logger.info("model %r has no price: its calls are counted in tokens, not in USD", candidate.name)
+        limits = _usd_limits(turn)
+        if limits and turn.config.on_unknown_price != "ignore":
+            lacks = "has no price that is known" if candidate.backend is None else "told no cost, and no price is known for it"
+            text = f"{candidate.name} {lacks}: such calls count as $0, and {' and '.join(limits)} cannot hold for them."
+            turn.warn(f"{text} {GIVE_PRICE}: {price_line(candidate.name)}", step=step)
+
+
+def _usd_limits(turn: Turn) -> list[str]:
+    """Return the limits in USD, set by somebody, in which the calls of `turn` count."""
+    limits: list[str] = []
+    above: Turn | None = turn
+    while above is not None:
+        if above.limits.max_cost_usd is not None and "max_cost_usd" in above.config.explicit:
+            limits.append("max_cost_usd" if above is turn else f"max_cost_usd of run {above.key.run_id!r}")
+        above = above.parent
+    return [*limits, *(f"the budget {share.budget.name!r}" for share in turn.ledger.shares if share.budget.max_cost_usd is not None)]

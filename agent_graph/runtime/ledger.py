@@ -39,6 +39,7 @@ __all__ = ["Ledger", "Reserved", "nano"]
 
 ROUNDS = 100
 """So often a reservation is tried that a shared budget refused, each time by what it holds by then."""
+_UNPRICED = json.dumps({"unpriced": True})
 NOTHING = Estimate(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
 
 _lock = threading.RLock()
@@ -123,7 +124,9 @@ class Ledger:
 
     # -- reserving --------------------------------------------------------------------------------------------------------------
 
-    async def reserve(self, decide: Callable[[], Admission], *, step: int, kind: Any, attempt: int, model: str) -> Reserved | Land | Refuse:
+    async def reserve(
+        self, decide: Callable[[], Admission], *, step: int, kind: Any, attempt: int, model: str, unpriced: bool = False
+    ) -> Reserved | Land | Refuse:
         """Reserve what `decide` admits, in every account; return what else it says. Await `durable()` before the call.
 
         Args:
@@ -133,6 +136,7 @@ class Ledger:
             kind: what the call is for.
             attempt: from 1 within the call.
             model: its name.
+            unpriced: whether its price is unknown: then the bound is no bound, and the row says so for as long as the bill is open.
         """
         await self.refresh()
         for _ in range(ROUNDS):
@@ -144,6 +148,7 @@ class Ledger:
                 worst = admission.call
                 tokens = worst.input_tokens + worst.output_tokens
                 row = self._new_row(step=step, kind=kind, attempt=attempt, model=model, bound_usd=worst.cost_usd, bound_tokens=tokens)
+                row = replace(row, usage=_UNPRICED) if unpriced else row
                 answers = self._enter(row)
             if await self._is_granted(row, answers):
                 if kind == "step":
@@ -182,6 +187,11 @@ class Ledger:
     def _next_entry(self) -> int:
         self._entries += 1
         return self._entries
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """The budgets shared by name in which this turn's own rows count."""
+        return self._shares
 
     def orphaned(self) -> Refuse | None:
         """Return the refusal of every further call where a turn above this one has ended; None where all are at work."""
@@ -249,7 +259,8 @@ class Ledger:
 
     def unsettle(self, entry: int, reason: str) -> None:
         """Book that the bill of an attempt is unknown: its bound stays counted."""
-        self._close(entry, state="unsettled", usage=json.dumps({"error": reason}))
+        known = json.loads(self._open[entry].usage or "{}")
+        self._close(entry, state="unsettled", usage=json.dumps(known | {"error": reason}))
 
     def _close(self, entry: int, **changes: Any) -> None:
         with _lock:

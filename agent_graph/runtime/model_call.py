@@ -183,6 +183,12 @@ class ModelCall:
             known = self._quotes[id(candidate)] = (call, landing, governor.output_price_usd(candidate, tokens))
         return known
 
+    def _is_unpriced(self, candidate: Candidate) -> bool:
+        """Return whether nothing is known of what an attempt may cost: then its bound is no figure but the lack of one."""
+        call, _, output_price = self._quote(candidate)
+        known = candidate.provider == "offline" or (candidate.backend is not None and call.cost_usd)
+        return output_price is None and not known
+
     # -- the call ---------------------------------------------------------------------------------------------------------------
 
     async def reply(self, messages: Sequence[BaseMessage], *, tools: bool = True, text: TextSink | None = None) -> AIMessage:
@@ -255,7 +261,12 @@ class ModelCall:
         failpoint("model.before_reserve")
         self._number += 1
         reserved = await self._turn.ledger.reserve(
-            lambda: self._admit(candidate), step=self._step, kind=self._kind, attempt=self._number, model=candidate.name
+            lambda: self._admit(candidate),
+            step=self._step,
+            kind=self._kind,
+            attempt=self._number,
+            model=candidate.name,
+            unpriced=self._is_unpriced(candidate),
         )
         if isinstance(reserved, Reserved):
             return reserved
@@ -298,7 +309,7 @@ class ModelCall:
         try:
             reply = await self._within_time(candidate, reserved.admission.max_output_tokens, teller)
         except asyncio.CancelledError:
-            turn.unsettle(entry, "cancelled")
+            self._unsettle(entry, candidate, "cancelled")
             raise
         except Exception as error:
             self._close(entry, candidate, error)
@@ -313,7 +324,7 @@ class ModelCall:
         over = bool(cap) and output > cap
         if over:
             bill = replace(bill, facts=bill.facts | {"over_cap": cap})
-        covered = self._governor.settle(self._turn, entry, bill, used=self._kind == "step", step=self._step)
+        covered = self._governor.settle(self._turn, candidate, entry, bill, used=self._kind == "step", step=self._step)
         if over or (cap and not covered and admission.call is not None and admission.call.cost_usd):
             self._governor.ceiling_breaches += 1
             what = f"{output} tokens came where {cap} were the cap" if over else "its input was larger than it was counted"
@@ -324,7 +335,12 @@ class ModelCall:
         if never_billed(error, self._classify(candidate, error)):
             self._turn.unbilled(entry, describe(error))
         else:
-            self._turn.unsettle(entry, describe(error))
+            self._unsettle(entry, candidate, describe(error))
+
+    def _unsettle(self, entry: int, candidate: Candidate, reason: str) -> None:
+        self._turn.unsettle(entry, reason)
+        if self._is_unpriced(candidate):
+            self._governor.say_unpriced(self._turn, candidate, step=self._step)
 
     def _time_left_s(self) -> float | None:
         return self._turn.time_left_s if self._landing else self._turn.work_time_s

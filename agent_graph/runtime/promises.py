@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agent_graph.decisions.prices import GIVE_PRICE, price_line
 from agent_graph.runtime.memory import StoredMemory
 
 __all__ = ["Promise", "of"]
@@ -65,7 +66,10 @@ def _money_of(agent: Any, candidate: Any) -> Promise:
     price = agent.governor.prices.price_of(candidate.name, **candidate.priced_at)
     if price is None:
         return Promise(
-            "money", "no", f"{candidate.name} is unpriced: it counts as 0 USD, so max_cost_usd does not limit it; max_tokens does."
+            "money",
+            "no",
+            f"{candidate.name} is unpriced: it counts as 0 USD, so max_cost_usd does not limit it; max_tokens does. "
+            f"{GIVE_PRICE}: {price_line(candidate.name)}",
         )
     if agent.governor.cap_of(candidate) is None:
         return Promise("money", "best effort", f"{candidate.name} has no output cap (max_output_tokens=None): only its input is reserved.")

@@ -12,6 +12,7 @@ import pytest
 
 from agent_graph import AgentRun, Ask, create_production_agent, guardrail
 from agent_graph.cli import main
+from agent_graph.decisions.prices import price_line
 from agent_graph_adapters.offline import LABEL, demo_tools
 
 PARIS = "What is the weather in Paris?"
@@ -128,6 +129,7 @@ def test_a_limit_in_usd_that_no_price_can_hold_is_refused(command: Command, monk
     assert code == 2
     assert "gpt-99-huge: no price is known, so max_cost_usd cannot hold." in err
     assert err.endswith(" in a program; the command takes none, so leave --max-cost-usd out or take another --model.\n")
+    assert price_line("gpt-99-huge") in err
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])

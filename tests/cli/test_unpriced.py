@@ -19,10 +19,15 @@ pytestmark = pytest.mark.slow
 class OneAnswer(BaseHTTPRequestHandler):
     """A server that speaks OpenAI's protocol and has one model with one answer, "It is sunny."."""
 
+    fails = False
+
     def do_GET(self) -> None:
         self._send("application/json", json.dumps({"object": "list", "data": [{"id": "tiny", "object": "model"}]}))
 
     def do_POST(self) -> None:
+        if self.fails:
+            self.send_error(504)
+            return
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if asked.get("stream"):
             self._send("text/event-stream", "".join(f"data: {json.dumps(c)}\n\n" for c in chunks()) + "data: [DONE]\n\n")
@@ -79,5 +84,22 @@ def test_a_model_without_a_price_is_unpriced(server: str, capsys: pytest.Capture
     main(["runs"])
     main(["show", "r1"])
     later = capsys.readouterr().out
+    assert later.count("unpriced") == 2
+    assert "$" not in later
+
+
+def test_a_call_without_a_price_that_failed_is_unpriced_too(
+    server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway's timeout says nothing of what the model behind it did: it was shown as $0.00."""
+    monkeypatch.setattr(OneAnswer, "fails", True)
+    assert main(["run", "What is the weather?", "--run-id", "r1", "--max-cost-usd", "0.10"]) == 1
+    out = capsys.readouterr().out
+    assert "failed: 0 steps, 0 tool calls, 0 tokens, unpriced, " in out
+    warning = next(line for line in out.splitlines() if line.startswith("warning: "))
+    assert "tiny has no price that is known" in warning
+    main(["runs"])
+    main(["show", "r1"])
+    later = capsys.readouterr().out.replace(warning, "")
     assert later.count("unpriced") == 2
     assert "$" not in later

@@ -253,7 +253,7 @@ class _Call:
             return
         bill = self.governor.bill(self.turn, self.candidate, reply, self.input_tokens)
         usage = bill.told
-        self.governor.settle(self.turn, entry, bill, used=self.purpose is None)
+        self.governor.settle(self.turn, self.candidate, entry, bill, used=self.purpose is None)
         if self.purpose is None and usage is not None and usage.input_tokens > 0:
             self.turn.anchor = Anchor(real=usage.input_tokens, estimated=self.estimated)
 
