@@ -78,7 +78,8 @@ class AgentRun:
     stop_reason: Optional[str] = None
     """Why the turn ended: "answer", a limit's key, "blocked", "error", "closed", "waiting"."""
     landed: Optional[str] = None
-    """The limit whose nearness made the last call a landing (an answer without further tools), or None."""
+    """The limit whose nearness made the last call a landing (an answer without further tools); "error" where the model failed and
+    another was asked to land; None where no landing was made. On a failed turn: one was made, and gave no answer."""
     cost_uncertain_usd: float = 0.0
     """Upper bound, in USD, of model calls whose bill is unknown (the process died, or the call was cut)."""
     pending: List[Dict[str, Any]] = field(default_factory=list)

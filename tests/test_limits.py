@@ -165,6 +165,65 @@ async def test_a_landing_on_a_fallback_that_gives_no_answer_says_what_failed() -
     assert run.error == "LLMError: the model failed, and another one gave no answer from what was known."
 
 
+class Enough(ProductionAgent):
+    """Has enough once it looks at the limits for the n-th time."""
+
+    looks = 0
+
+    async def _check_budgets(self, run: AgentRun) -> str | None:
+        self.looks += 1
+        return "enough: it is" if self.looks == 3 else await super()._check_budgets(run)
+
+
+@pytest.mark.parametrize(
+    ("answers", "dear", "options", "kind", "landed", "error"),
+    [
+        pytest.param(
+            [(AIMessage(""), 1)], None, {"max_steps": 2}, ProductionAgent, "max_steps", "max_steps: 2 of 2", id="made, and no answer"
+        ),
+        pytest.param(
+            [InternalServerError("no")],
+            None,
+            {"max_steps": 2},
+            ProductionAgent,
+            "max_steps",
+            "InternalServerError: no",
+            id="made, and failed",
+        ),
+        pytest.param(
+            [InternalServerError("no")],
+            InternalServerError("neither"),
+            {"max_cost_usd": 0.05},
+            ProductionAgent,
+            "error",
+            "InternalServerError: no",
+            id="made on a fallback, and failed there too",
+        ),
+        pytest.param(
+            [InternalServerError("no")],
+            InternalServerError("not asked"),
+            {"max_cost_usd": 0.03},
+            ProductionAgent,
+            None,
+            "InternalServerError: no",
+            id="the fallback cannot be paid",
+        ),
+        pytest.param([(AIMessage("ok"), 1)], None, {"max_steps": 2}, Enough, None, "enough: it is", id="decided, and not made"),
+    ],
+)
+async def test_a_turn_that_failed_has_landed_where_a_landing_was_made(
+    answers: list[Any], dear: Any, options: dict[str, Any], kind: type[ProductionAgent], landed: str | None, error: str
+) -> None:
+    """It named a landing that had not been made, and none where one had been made on a fallback."""
+    provider = Provider()
+    main = scripted(provider, (tool_call("look", 1), 1_000), *answers)
+    others = [scripted(provider, dear, name="dear", usd_per_token=CENT * 10)] if dear else []
+    agent = agent_of(main, *others, **options)
+    agent.__class__ = kind
+    run = await agent.run("q")
+    assert (run.status, run.error, run.landed) == ("failed", error, landed)
+
+
 def test_a_fallback_that_needs_another_package_is_refused_with_the_line_to_paste() -> None:
     with pytest.raises(ConfigError, match=r"mistralai:mistral-small.*pip install"):
         create_production_agent("offline", fallbacks=["mistralai:mistral-small"])

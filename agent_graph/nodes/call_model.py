@@ -52,7 +52,7 @@ async def call_model(state: RunState, config: RunnableConfig) -> Command[Next]:
 
 
 def _failed(turn: Turn, error: Exception) -> Command[Next]:
-    return Command(update={"outcome": outcome.of_error(error, turn)}, goto="finish")
+    return Command(update={"outcome": outcome.of_error(error, turn), "landing": turn.run.landed}, goto="finish")
 
 
 async def _step(turn: Turn, state: RunState) -> Command[Next]:
@@ -151,7 +151,9 @@ async def _landed_on_another(
     again = turn.agent.governor.call(turn, input_tokens=count, step=state["step"] + 1, landing=True, without=tuple(spent))
     try:
         reply = await again.reply(asked, tools=False, text=text.live)
-    except (NotAffordable, ModelsFailed, ModelOverflow):
+    except (NotAffordable, ModelsFailed, ModelOverflow) as other:
+        if isinstance(other, NotAffordable):
+            turn.run.landed = None  # nobody was asked
         raise error from None
     update = await _after(turn, state, with_ids(reply, state["step"] + 1), text, landing=landing)
     return replace(update, update={**(update.update or {}), "landing": landing})

@@ -28,10 +28,11 @@ async def check_budget(state: RunState, config: RunnableConfig) -> Command[Liter
     stop, landing = state.get("stop"), state.get("landing")
     if stop is not None:
         turn.note("limit", {"violation": stop}, step=step)
+        end = outcome.of_stop(stop)
         if stop.partition(":")[0] in KEEPS_TEXT and _only_continues(state):
             turn.warn(f"the answer was cut off at its length limit, and is not continued ({stop}).", step=step)
-            return Command(update={"outcome": outcome.ended("complete", None, "answer")}, goto="finish")
-        return Command(update={"outcome": outcome.of_stop(stop)}, goto="finish")
+            end = outcome.ended("complete", None, "answer")
+        return Command(update={"outcome": end, "landing": None}, goto="finish")  # one that was decided has not been made
     turn.run.landed = landing
     turn.note("landing", {"limit": landing}, step=step)
     return Command(goto="call_model")
