@@ -290,6 +290,8 @@ class ProductionAgent:
         run = await agent.resume("run_001", add_budget={"max_cost_usd": 0.50, "max_steps": 5})
         ```
 
+        A turn that ended at a limit of a shared `Budget` goes on too, without `add_budget`, where that limit holds by now.
+
         Args:
             run_id: the run whose last turn is to go on.
             force: also with other tools than those it was begun with.

@@ -14,11 +14,11 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import tool
 
-from agent_graph import AgentRun, Budget, ConfigError, ProductionAgent, RunInProgress, create_production_agent
+from agent_graph import AgentRun, Budget, ConfigError, ProductionAgent, RunInProgress, RunNotFound, create_production_agent
 from agent_graph.runtime.turn import current_turn
 from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, LedgerRow
 from agent_graph.storage.sqlite import SqliteStorage
-from agent_graph.testing import ScriptedChatModel
+from agent_graph.testing import ListObservability, ScriptedChatModel
 from tests.provider import PaidModel, Provider, tool_call
 
 FORTY_CENTS = Decimal("0.40") / 1_000
@@ -96,6 +96,45 @@ async def test_whoever_is_refused_again_and_again_does_not_try_for_ever(tmp_path
     assert (run.status, run.stop_reason, provider.calls) == ("failed", "budget", [])
     assert run.error == "budget: others took what was left, 100 times in a row"
     await storage.close()
+
+
+# -- a shared limit that has been raised -----------------------------------------------------------------------------------------
+
+
+def looks_once(messages: list[BaseMessage], number: int) -> Any:
+    """Looks, then answers."""
+    return (AIMessage("done"), 500) if isinstance(messages[-1], ToolMessage) else (tool_call("look", number, at=number), 500)
+
+
+async def test_a_turn_that_ended_at_a_shared_limit_goes_on_once_the_limit_holds(tmp_path: Path) -> None:
+    """There was no way on but `add_budget` of nothing."""
+    provider, seen, file = Provider(), ListObservability(), tmp_path / "runs.db"
+
+    def limited(usd: float) -> ProductionAgent:
+        team = Budget("team-a", max_cost_usd=usd, per="total")
+        return agent_of(paid(provider, looks_once), [look], budget=team, storage=file, observability=seen, max_cost_usd=5)
+
+    async with limited(0.25) as agent:
+        first = await agent.run("q", "r")
+        assert (first.status, first.stop_reason, first.steps) == ("failed", "budget", 1)
+        assert await agent.unfinished() == [], "it has ended: nobody has to go on with it"
+        again = await agent.resume("r")
+        assert (again.status, again.stop_reason, again.error, again.turn) == ("failed", "budget", first.error, 1)
+        assert len(provider.calls) == 1, "as long as the limit stands, nobody is asked"
+    async with limited(1) as agent:
+        run = await agent.resume("r")
+        assert (run.status, run.output, run.turn, run.steps) == ("complete", "done", 1, 2)
+        assert Decimal(str(run.total_cost_usd)) == provider.bill_usd == _used(file, "team-a")
+        with pytest.raises(RunNotFound):
+            await agent.resume("r")
+    assert [(told.turn, told.status) for told in seen.runs] == [(1, "failed"), (1, "failed"), (1, "complete")]
+
+
+async def test_a_turn_that_ended_at_another_limit_is_no_matter_of_a_shared_one(tmp_path: Path) -> None:
+    agent = agent_of(paid(Provider(), greedy), [look], max_steps=1, budget=Budget("team-a", max_cost_usd=5, per="total"))
+    assert (await agent.run("q", "r")).stop_reason == "max_steps"
+    with pytest.raises(RunNotFound):
+        await agent.resume("r")
 
 
 # -- sub-agents ---------------------------------------------------------------------------------------------------------------

@@ -15,14 +15,16 @@
 Where a request_id is given, it says what is the same request: one that was never seen is another request, even for the same
 input. It neither gets another request's undelivered result, nor goes on with a turn that has another request_id.
 
-Without an input (`resume`), the unfinished turn goes on; an ended one is `stored` while it was not delivered, is taken up
-again where `reopen` asks for it and it did not complete, and is else `not_found`. Going on compares the fingerprints first.
+Without an input (`resume`), the unfinished turn goes on. An ended one that did not complete is taken up again where `reopen` asks for
+it, or where it ended at a limit of a shared budget: that lies outside the turn, and may hold by now. Any other is `stored` while it was
+not delivered, and else `not_found`. Going on compares the fingerprints first.
 A person's word (`settles`) takes up a turn that waits, and no other; it compares the fingerprints too, since whoever cannot go on
 with the turn must not leave a word in it.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,6 +109,8 @@ def _resume(last: Past | None, request: TurnRequest) -> Decision:
         return _go_on(last, request)
     if request.reopen and last.turn.status in {"failed", "timeout"}:
         return _take_up(last.turn, request)
+    if _ended_at_a_shared_limit(last.turn):
+        return _go_on(last, request)
     return Decision(outcome="not_found" if last.turn.delivered else "stored", turn=last.turn)
 
 
@@ -132,7 +136,7 @@ def _other(last: Past, request: TurnRequest, why: str) -> Decision:
 
 
 def _go_on(past: Past, request: TurnRequest) -> Decision:
-    """An unfinished turn, asked for again."""
+    """A turn that can go on, asked for again."""
     if past.turn.status == "waiting":
         return Decision(outcome="waiting", turn=past.turn)
     if past.alive:
@@ -154,3 +158,7 @@ def _conflict(turn: TurnRow, reason: str) -> Decision:
 
 def _has_ended(turn: TurnRow) -> bool:
     return turn.status in {"complete", "failed", "timeout", "closed"}
+
+
+def _ended_at_a_shared_limit(turn: TurnRow) -> bool:
+    return turn.status == "failed" and turn.result is not None and json.loads(turn.result).get("stop_reason") == "budget"

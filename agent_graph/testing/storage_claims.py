@@ -87,6 +87,14 @@ class ClaimsContract(StorageFixtures):
         assert (again.outcome, turn_of(again).status, turn_of(again).delivered) == ("resume", "running", False)
 
     @in_a_loop
+    async def test_a_turn_that_ended_at_a_shared_limit_is_taken_up_again_by_a_resume(self, storage: Storage) -> None:
+        me = asyncio.current_task()
+        turn, fence = await begun(storage, me)
+        await ended(storage, turn, fence, status="failed", delivered=True, result='{"stop_reason": "budget"}')
+        again = await storage.claim(request(None), me)
+        assert (again.outcome, turn_of(again).status, turn_of(again).delivered) == ("resume", "running", False)
+
+    @in_a_loop
     async def test_a_persons_word_takes_up_a_turn_that_waits_and_no_other(self, storage: Storage) -> None:
         me, word = asyncio.current_task(), request(None, settles=True, fingerprint="")
         assert (await storage.claim(word, me)).outcome == "not_found"

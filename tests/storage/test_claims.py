@@ -20,6 +20,10 @@ RESUME = replace(REQUEST, input=None)
 REOPEN = replace(RESUME, reopen=True)
 
 
+AT_A_SHARED_LIMIT, AT_ITS_OWN = '{"stop_reason": "budget"}', '{"stop_reason": "max_cost_usd"}'
+LANDED = '{"stop_reason": "answer", "landed": "budget"}'
+
+
 def past(status: str, *, alive: bool = False, same: bool = True, number: int = 3, **other: Any) -> Past:
     turn = TurnRow(key=TurnKey("n", "r", number), agent="a", input="in", status=status, fingerprint="f", **other)  # type: ignore[arg-type]
     return Past(turn=turn, alive=alive, same_input=same)
@@ -56,6 +60,12 @@ TABLE = [
     ("resume: waiting", past("waiting"), RESUME, "waiting", False),
     ("resume: undelivered", past("complete"), RESUME, "stored", False),
     ("resume: delivered", past("complete", delivered=True), RESUME, "not_found", False),
+    ("resume: ended at a shared limit", past("failed", delivered=True, result=AT_A_SHARED_LIMIT), RESUME, "resume", False),
+    ("resume: ended at a shared limit, undelivered", past("failed", result=AT_A_SHARED_LIMIT), RESUME, "resume", False),
+    ("resume: at a shared limit, about to end", past("failed", result=AT_A_SHARED_LIMIT, alive=True), RESUME, "busy", False),
+    ("resume: ended at its own limit", past("failed", delivered=True, result=AT_ITS_OWN), RESUME, "not_found", False),
+    ("resume: landed at a shared limit", past("complete", delivered=True, result=LANDED), RESUME, "not_found", False),
+    ("same input after a shared limit", past("failed", delivered=True, result=AT_A_SHARED_LIMIT), REQUEST, "new", False),
     ("reopen: failed", past("failed", delivered=True), REOPEN, "resume", False),
     ("reopen: timeout", past("timeout"), REOPEN, "resume", False),
     ("reopen: complete", past("complete", delivered=True), REOPEN, "not_found", False),
