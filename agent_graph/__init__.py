@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         LeaseLost,
         LimitReached,
         LLMError,
+        MissingPackage,
         NoAnswer,
         NotDurable,
         OutcomeUnknown,
@@ -94,6 +95,7 @@ __all__ = [
     "MemoryBackend",
     "Message",
     "MessageRole",
+    "MissingPackage",
     "NoAnswer",
     "NotDone",
     "NotDurable",
@@ -140,9 +142,9 @@ _HOMES = {
     "agent_graph.agent": "ProductionAgent create_production_agent",
     "agent_graph.config": "AgentConfig Budget",
     "agent_graph.context": "idempotency_key",
-    "agent_graph.errors": "AgentGraphError BackendError Blocked ConfigError ContractError LLMError LeaseLost LimitReached NoAnswer"
-    " NotDurable OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError ToolNotExecuted ToolNotFound"
-    " ToolTimeout",
+    "agent_graph.errors": "AgentGraphError BackendError Blocked ConfigError ContractError LLMError LeaseLost LimitReached"
+    " MissingPackage NoAnswer NotDurable OutcomeUnknown RunConflict RunError RunInProgress RunNotFound StorageError ToolError"
+    " ToolNotExecuted ToolNotFound ToolTimeout",
     "agent_graph.events": "Event GuardrailVerdict RunFinished RunStarted StepFinished TextDelta ToolFinished ToolStarted",
     "agent_graph.graph": "build_graph",
     "agent_graph.guardrails": "Allow Ask Block Guardrail Replace Revise guardrail",

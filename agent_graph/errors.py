@@ -3,6 +3,7 @@
 ```
 AgentGraphError
 ├─ ConfigError(ValueError)      a setting that cannot be: unknown key, negative limit, bad run_id
+│  └─ MissingPackage(ImportError)  an optional package is not installed; the text has the pip line
 ├─ BackendError                 a port failed; .backend names it, the cause is kept, .retryable says whether trying again may help
 │  ├─ LLMError
 │  ├─ StorageError
@@ -30,7 +31,8 @@ ConfigError, RunConflict, RunInProgress, RunNotFound, LeaseLost, StorageError, N
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ __all__ = [
     "LLMError",
     "LeaseLost",
     "LimitReached",
+    "MissingPackage",
     "NoAnswer",
     "NotDurable",
     "OutcomeUnknown",
@@ -59,7 +62,19 @@ __all__ = [
     "ToolTimeout",
     "describe",
     "did_you_mean",
+    "optional",
+    "pip_line",
 ]
+
+DISTRIBUTION = "agent-graph-runtime"
+_OPTIONAL = {
+    "langchain": f"'{DISTRIBUTION}[langchain]'",
+    "langchain_mcp_adapters": f"'{DISTRIBUTION}[mcp]'",
+    "mcp": f"'{DISTRIBUTION}[mcp]'",
+    "pytest": "pytest",
+    "hypothesis": "hypothesis",
+}
+"""What pip installs for an optional package."""
 
 
 class AgentGraphError(Exception):
@@ -71,6 +86,10 @@ class AgentGraphError(Exception):
 
 class ConfigError(AgentGraphError, ValueError):
     """A setting cannot be used. Look at the named key and its allowed values."""
+
+
+class MissingPackage(ConfigError, ImportError):
+    """An optional package is not installed. The text says what needs it, and has the pip line that installs it."""
 
 
 class BackendError(AgentGraphError):
@@ -188,3 +207,24 @@ def did_you_mean(typed: object, known: Iterable[str], *, most: int = 1) -> str:
 
     near = difflib.get_close_matches(str(typed), known, n=most, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def pip_line(package: str) -> str:
+    """Return the line that installs an optional package, or, of one that is always needed, the whole."""
+    return f"pip install {_OPTIONAL.get(package, DISTRIBUTION)}"
+
+
+@contextmanager
+def optional(what: str) -> Iterator[None]:
+    """Say of an optional package that the block imports and does not find, that `what` needs it, and how to install it.
+
+    Raises:
+        MissingPackage: it is not there. Any other error of an import is raised as it is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _OPTIONAL:
+            raise
+        raise MissingPackage(f"{what} needs {package}: {pip_line(package)}") from error

@@ -13,7 +13,6 @@ The key of each call goes along as `_meta.idempotency_key`, so that a server can
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from langchain_core.tools import InjectedToolArg
 
 from agent_graph.context import idempotency_key
-from agent_graph.errors import ConfigError, ToolError, describe
+from agent_graph.errors import ConfigError, ToolError, describe, optional
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -58,13 +57,16 @@ async def load_tools(
         timeout_s: seconds that a call may take in our agent; None: only the turn's own limit.
 
     Raises:
-        ConfigError: the extra is missing, a connection cannot be one, two tools have one name. ToolError: a server cannot be reached.
+        ConfigError: a connection cannot be one, two tools have one name. MissingPackage: the extra `[mcp]` is not installed.
+        ToolError: a server cannot be reached.
     """
-    if importlib.util.find_spec("langchain_mcp_adapters") is None:
-        raise ConfigError("MCP tools need langchain-mcp-adapters: pip install 'agent-graph-runtime[mcp]'.")
+    with optional("load_tools"):
+        import langchain_mcp_adapters.sessions  # noqa: F401  whether it is there, before anything else is said
     given: object = servers
-    if not isinstance(given, Mapping) or not given:
-        raise ConfigError(f"servers: a mapping of names to connections is due, such as {_EXAMPLE}, not {servers!r}.")
+    if not isinstance(given, Mapping) or not given or isinstance(given.get("transport"), str):
+        raise ConfigError(
+            f"servers: a mapping of names to connections or sessions is due, such as {_EXAMPLE} or {{'files': session}}, not {given!r}."
+        )
     tools: dict[str, tuple[str, BaseTool]] = {}
     for name, server in servers.items():
         for tool in await _listed(name, _Caller(_opener(name, server)), prefix=prefix):

@@ -35,7 +35,7 @@ from urllib.parse import urlsplit
 from typing_extensions import TypeIs
 
 from agent_graph.decisions.prices import GIVE_PRICE, price_line
-from agent_graph.errors import ConfigError
+from agent_graph.errors import ConfigError, MissingPackage, optional
 from agent_graph_adapters.clients import PerLoop, detached
 
 if TYPE_CHECKING:
@@ -302,14 +302,12 @@ def _offline(because: str) -> Choice:
 
 def _init_chat_model(text: str) -> BaseChatModel:
     try:
-        from langchain.chat_models import init_chat_model
-    except ImportError as error:
+        with optional(f"The model {text!r}"):
+            from langchain.chat_models import init_chat_model
+    except MissingPackage as error:
         if _nearest(text) or ":" not in text:
             raise ConfigError(_unknown(text)) from error
-        raise ConfigError(
-            f"The model {text!r} needs langchain's init_chat_model: pip install 'agent-graph-runtime[langchain]'"
-            " (models of OpenAI, and of servers behind OPENAI_BASE_URL, need nothing more)."
-        ) from error
+        raise MissingPackage(f"{error} (models of OpenAI, and of servers behind OPENAI_BASE_URL, need nothing more).") from error
     try:
         return init_chat_model(text)
     except ValueError as error:

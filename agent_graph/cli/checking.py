@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from agent_graph.cli import words
 from agent_graph.cli.asking import agent_of, limits_line
-from agent_graph.errors import AgentGraphError
+from agent_graph.errors import AgentGraphError, pip_line
 
 if TYPE_CHECKING:
     from agent_graph.agent import ProductionAgent
@@ -68,7 +68,7 @@ def _surroundings(env: Mapping[str, str]) -> Iterator[Fact]:
         try:
             yield Fact("ok", "package", f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
-            text = f"{package} is not installed: pip install 'agent-graph-runtime{'[langchain]' if package in OPTIONAL else ''}'"
+            text = f"{package} is not installed: {pip_line(package)}"
             yield Fact("note" if package in OPTIONAL else "problem", "package", text)
     named = [key for key in KEYS if env.get(key, "").strip()]
     yield Fact("ok", "environment", f"set: {', '.join(named)}" if named else f"none of {', '.join(KEYS)} is set")

@@ -9,9 +9,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from hypothesis import strategies as st
-
+from agent_graph.errors import optional
 from agent_graph.types import Message, MessageRole, ToolCall
+
+with optional(__name__):
+    from hypothesis import strategies as st
 
 __all__ = ["conversations", "json_values", "messages", "run_ids", "texts", "tool_calls", "usages"]
 

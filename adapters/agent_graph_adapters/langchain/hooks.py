@@ -25,7 +25,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from agent_graph.decisions.results import make_storable
-from agent_graph.errors import ConfigError, ContractError, ToolNotExecuted
+from agent_graph.errors import ConfigError, ContractError, ToolNotExecuted, optional
 from agent_graph.runtime.turn import current_turn
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.injected import around, runtime_of
@@ -50,7 +50,8 @@ class Hooks:
     """The middleware of one agent, the first the outermost."""
 
     def __init__(self, middleware: Sequence[Any], tools: Sequence[Any]) -> None:
-        from langchain.agents.middleware import AgentMiddleware
+        with optional("middleware="):
+            from langchain.agents.middleware import AgentMiddleware
 
         if not isinstance(middleware, list | tuple):
             raise ConfigError(f"middleware: a list of AgentMiddleware is due, not {middleware!r}.")

@@ -27,6 +27,7 @@ from typing_extensions import override
 from agent_graph.context import current_call, idempotency_key
 from agent_graph.decisions.tools import ToolSpec, read_tools
 from agent_graph.errors import ConfigError, ContractError
+from agent_graph.messages.fields import is_text
 from agent_graph.ports import ToolBackend
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.blocking import run_alone
@@ -101,11 +102,18 @@ class LangChainToolBackend(ToolBackend):
 
 def _settled(call: ToolCall, outcome: Outcome) -> ToolCall:
     if outcome.failed:
-        return replace(call, error=outcome.content if isinstance(outcome.content, str) else str(outcome.content))
+        return replace(call, error=_in_words(outcome.content))
     if outcome.artifact is None:
         return replace(call, result=outcome.content)
     known = {field.name: getattr(call, field.name) for field in fields(ToolCall) if hasattr(call, field.name)}
     return ArtifactCall(**{**known, "result": outcome.content}, artifact=outcome.artifact)
+
+
+def _in_words(content: Any) -> str:
+    """Return what a failed tool said: its content may be blocks, as an MCP server's is."""
+    blocks = content if isinstance(content, list) else [content]
+    said = [block if isinstance(block, str) else block["text"] for block in blocks if is_text(block)]
+    return "\n".join(said) or f"The tool failed and said nothing in words (content blocks of other kinds: {len(blocks)})."
 
 
 def _as_tool(given: object) -> BaseTool:

@@ -179,12 +179,19 @@ def raising(error: Exception) -> Any:
     return given
 
 
+def failing(blocks: list[Any]) -> Any:
+    """A tool that fails as an MCP server's does: what it says is content blocks."""
+    return returning(ToolMessage(blocks, tool_call_id="c1", status="error"))
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         (raising(ToolException("no such payee")), "no such payee"),
         (raising(ToolException()), "ToolException"),
         (returning(ToolMessage("overdrawn", tool_call_id="c1", status="error")), "overdrawn"),
+        (failing([{"type": "text", "text": "overdrawn"}, "since May", {"type": "image", "url": "x"}]), "overdrawn\nsince May"),
+        (failing([{"type": "image", "url": "x"}]), "The tool failed and said nothing in words"),
         (returning(Command(update={"x": 1})), "given returned a Command"),
         (returning(Command(update={"messages": [ToolMessage("x", tool_call_id="other")]})), "given returned a Command"),
         (returning(Command(update={"messages": [ToolMessage("x", tool_call_id="c1")]}, goto="a")), "given returned a Command"),
@@ -195,6 +202,8 @@ def raising(error: Exception) -> Any:
         "ToolException",
         "without words",
         "error message",
+        "blocks",
+        "an image",
         "Command",
         "another's message",
         "goto",

@@ -56,7 +56,9 @@ async def test_the_agent_calls_it_with_a_key_of_each_call(tmp_path: Path) -> Non
         run = await agent.run("Pay Bob.")
     first, second = run.tool_calls
     assert (first.result, first.error) == ("paid 5 to Bob", None)
-    assert "over the limit of 1,000" in str(second.error or second.result), "what the server calls an error is told to the model"
+    assert second.error == "Error executing tool pay: over the limit of 1,000", "it reached the model as [{'type': 'text', 'text': ..."
+    told = [message for message in model.requests[-1][0] if isinstance(message, ToolMessage)]
+    assert told[-1].content == "Error: Error executing tool pay: over the limit of 1,000"
     assert [key for _, key in effects(tmp_path)] == [first.idempotency_key, second.idempotency_key]
 
 
@@ -137,12 +139,12 @@ async def test_what_cannot_be_says_so(tmp_path: Path) -> None:
     assert len(await load_tools({"one": bank(tmp_path), "two": bank(tmp_path)}, prefix=True)) == 6
     with pytest.raises(ToolError, match=r"MCP server 'gone': its tools cannot be listed"):
         await load_tools({"gone": {"transport": "stdio", "command": sys.executable, "args": ["-c", "raise SystemExit(3)"]}})
-    for wrong in ({}, ["x"], {"x": "http://localhost"}, {"x": {}}):
+    for wrong in ({}, ["x"], {"x": "http://localhost"}, {"x": {}}, bank(tmp_path), object()):
         with pytest.raises(ConfigError, match="servers"):
             await load_tools(wrong)  # type: ignore[arg-type]  # that is the point
 
 
 async def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "langchain_mcp_adapters.sessions", None)
     with pytest.raises(ConfigError, match=r"pip install 'agent-graph-runtime\[mcp\]'"):
         await load_tools({"x": {"transport": "stdio"}})

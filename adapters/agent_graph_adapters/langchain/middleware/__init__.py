@@ -14,3 +14,8 @@ theirs is only how LangChain's requests are read. docs/middleware.md shows each 
 both_ways.py runs one implementation in sync and async agents; names.py says what a turn and a call is in a graph that is not ours;
 turns.py keeps the turns that this process works on.
 """
+
+from agent_graph.errors import optional
+
+with optional("Middleware for create_agent"):
+    import langchain.agents.middleware  # noqa: F401  all of ours is written for it, whichever is imported
