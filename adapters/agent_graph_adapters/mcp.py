@@ -13,6 +13,7 @@ The key of each call goes along as `_meta.idempotency_key`, so that a server can
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,7 +62,7 @@ async def load_tools(
         ToolError: a server cannot be reached.
     """
     with optional("load_tools"):
-        import langchain_mcp_adapters.sessions  # noqa: F401  whether it is there, before anything else is said
+        importlib.import_module("langchain_mcp_adapters.sessions")
     given: object = servers
     if not isinstance(given, Mapping) or not given or isinstance(given.get("transport"), str):
         raise ConfigError(

@@ -15,7 +15,9 @@ both_ways.py runs one implementation in sync and async agents; names.py says wha
 turns.py keeps the turns that this process works on.
 """
 
+import importlib
+
 from agent_graph.errors import optional
 
-with optional("Middleware for create_agent"):
-    import langchain.agents.middleware  # noqa: F401  all of ours is written for it, whichever is imported
+with optional("Middleware for create_agent"):  # all of ours is written for it, whichever is imported
+    importlib.import_module("langchain.agents.middleware")
