@@ -156,7 +156,7 @@ class ProductionAgent:
         hooks: Any = None,
     ) -> None:
         self.name, self.namespace = parts.name(name, "name"), parts.name(namespace, "namespace")
-        parts.check_keywords(system_prompt=system_prompt, redact=redact, clock=clock)
+        parts.check_keywords(system_prompt=system_prompt, store=store, redact=redact, clock=clock)
         specs = read_tools(tools)
         self.tools = list(tools)
         self.system_prompt = system_prompt

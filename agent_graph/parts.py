@@ -52,13 +52,11 @@ def models(
     config: AgentConfig,
 ) -> Models:
     """Return the models for `llm` and `fallbacks`. Raises ConfigError for what is no model, and for a missing price."""
-    from agent_graph_adapters.models import insist_on_price
+    from agent_graph_adapters.models import fallbacks_of, insist_on_price
 
-    if isinstance(fallbacks, str) or not isinstance(fallbacks, Sequence):
-        raise ConfigError(f"fallbacks: a list of models is due, not {fallbacks!r}.")
     book = PriceBook(prices)
     candidates, line = [], ""
-    for model in map(_bare, (llm, *fallbacks)):
+    for model in map(_bare, (llm, *fallbacks_of(fallbacks))):
         if isinstance(model, type):
             raise ConfigError(f"llm: {model.__name__} is a class; an object of it was due.")
         if _is_backend(model):
@@ -146,8 +144,14 @@ def check_port(backend: Any, argument: str, port: str, methods: Sequence[str], *
             raise ConfigError(f"{argument}: {method} is `async`; the port's is not. What it does is never waited for: write a plain `def`.")
 
 
-def check_keywords(*, system_prompt: object, redact: object, clock: object) -> None:
+def check_keywords(*, system_prompt: object, store: object, redact: object, clock: object) -> None:
     """Raise ConfigError for a keyword of the constructor that would fail only inside a run."""
+    from langgraph.store.base import BaseStore
+
+    if not (store is None or isinstance(store, BaseStore)):
+        raise ConfigError(
+            f"store: LangGraph's store is due, such as InMemoryStore(), not {store!r}. Where the runs are kept, storage= names."
+        )
     if not (system_prompt is None or isinstance(system_prompt, str)):
         raise ConfigError(f"system_prompt: a string is due, not {system_prompt!r}.")
     if not (redact is None or callable(redact)):

@@ -45,7 +45,17 @@ if TYPE_CHECKING:
     from agent_graph.decisions.pricing import PriceBook
     from agent_graph.runtime.candidate import Candidate
 
-__all__ = ["DEFAULT_COST_USD", "DEFAULT_MODEL", "Choice", "PerLoop", "candidate_of", "choose", "insist_on_price", "per_loop"]
+__all__ = [
+    "DEFAULT_COST_USD",
+    "DEFAULT_MODEL",
+    "Choice",
+    "PerLoop",
+    "candidate_of",
+    "choose",
+    "fallbacks_of",
+    "insist_on_price",
+    "per_loop",
+]
 
 logger = logging.getLogger("agent_graph")
 
@@ -175,6 +185,17 @@ def _account(model: BaseChatModel) -> int:
 
     values = [getattr(model, name, None) for name in type(model).model_fields]
     return hash(tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr)))
+
+
+def fallbacks_of(given: object) -> Sequence[Any]:
+    """Return `given` if it is a list of models. Raises ConfigError: one model alone would be taken for a list of its parts."""
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return given
+    what, one = (repr(given), repr(given)) if isinstance(given, str) else (type(given).__name__, "model")
+    hint = (
+        f" Put it into one: fallbacks=[{one}]." if isinstance(given, str) or hasattr(given, "invoke") or hasattr(given, "complete") else ""
+    )
+    raise ConfigError(f"fallbacks: a list of models is due, not {what}.{hint}")
 
 
 def insist_on_price(candidate: Candidate, choice: Choice, book: PriceBook, config: AgentConfig) -> None:

@@ -7,6 +7,7 @@ repeated. That is why it is marked idempotent whatever the sub-agent's own tools
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from agent_graph.types import AgentRun
 
 __all__ = ["as_tool"]
+
+_TOOL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+"""What OpenAI, Anthropic and Gemini all take: a call of another name is refused by the provider, in the middle of a turn."""
 
 
 def as_tool(agent: ProductionAgent, *, name: str | None = None, description: str) -> BaseTool:
@@ -34,13 +38,14 @@ def as_tool(agent: ProductionAgent, *, name: str | None = None, description: str
         description: what the calling model is told: what this agent is good for.
 
     A turn without an answer is a failed call, which the calling model is told with the reason. Raises ConfigError for what is no
-    agent, and for a name or a description that is empty.
+    agent, for a description that is empty, and for a name that providers refuse.
     """
     if not hasattr(agent, "driver"):
         raise ConfigError(f"as_tool: a ProductionAgent is due, not {type(agent).__name__}.")
-    for key, value in (("name", name), ("description", description)):
-        if (value is not None or key == "description") and not (isinstance(value, str) and value.strip()):
-            raise ConfigError(f"{key}: a text that is not empty is due, not {value!r}.")
+    given: object = description
+    if not (isinstance(given, str) and given.strip()):
+        raise ConfigError(f"description: a text that is not empty is due, not {given!r}.")
+    called = _tool_name(name, agent.name)
 
     async def ask(input: str) -> str:  # noqa: A002  the argument's name is the tool's
         return _answer(await agent.run(input))
@@ -49,7 +54,19 @@ def as_tool(agent: ProductionAgent, *, name: str | None = None, description: str
         return run_sync(ask(input))
 
     return StructuredTool.from_function(
-        ask_sync, ask, name=name or agent.name, description=description, handle_tool_error=True, extras={"idempotent": True}
+        ask_sync, ask, name=called, description=description, handle_tool_error=True, extras={"idempotent": True}
+    )
+
+
+def _tool_name(given: object, agent: str) -> str:
+    """Return the tool's name: the given one, or the agent's. Raises ConfigError where providers would refuse it."""
+    name, whose = (agent, "the agent's name") if given is None else (given, "name")
+    if isinstance(name, str) and _TOOL_NAME.fullmatch(name):
+        return name
+    near = re.sub(r"^(?=[-0-9])", "_", "_".join(re.findall(r"[A-Za-z0-9_-]+", str(name))))[:64] or "agent"
+    raise ConfigError(
+        f"as_tool: {whose} is {name!r}, and no provider takes a tool of that name: 1 to 64 letters (A-Z, a-z), digits, _ and - are due, "
+        f"the first a letter or _. Name the tool: as_tool(agent, name={near!r}, ...)"
     )
 
 

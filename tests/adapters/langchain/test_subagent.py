@@ -98,13 +98,26 @@ async def test_in_a_create_agent_app() -> None:
         ("agent", {"description": "x"}, "a ProductionAgent is due, not str"),
         (None, {"description": ""}, "description: a text"),
         (None, {"description": None}, "description: a text"),
-        (None, {"description": "x", "name": " "}, "name: a text"),
+        *(
+            (None, {"description": "x", "name": name}, "no provider takes a tool of that name")
+            for name in (" ", "", 3, "ä", "a.b", "-a", "1a")
+        ),
+        (None, {"description": "x", "name": "x" * 65}, "name='x{64}'"),
+        (None, {"description": "x", "name": "ask a lawyer"}, "name is 'ask a lawyer'.* Name the tool: as_tool.agent, name='ask_a_lawyer'"),
     ],
-    ids=["no agent", "empty", "None", "a blank name"],
+    ids=str,
 )
 def test_what_cannot_be_is_refused(given: Any, options: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         as_tool(given if given is not None else agent_of("x"), **options)
+
+
+def test_an_agent_whose_name_is_no_tool_s_has_to_name_the_tool() -> None:
+    """OpenAI refused it in the middle of a turn: "string does not match pattern"."""
+    agent = agent_of("x", name="my agent")
+    with pytest.raises(ConfigError, match=r"the agent's name is 'my agent'.* Name the tool: as_tool\(agent, name='my_agent', \.\.\.\)"):
+        as_tool(agent, description="x")
+    assert as_tool(agent, name="my_agent", description="x").name == "my_agent"
 
 
 PROGRAM = """

@@ -27,7 +27,7 @@ from agent_graph_adapters.clients import PerLoop
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
 from agent_graph_adapters.langchain.middleware.budget import reserving
 from agent_graph_adapters.langchain.middleware.models import Models
-from agent_graph_adapters.models import choose, per_loop
+from agent_graph_adapters.models import choose, fallbacks_of, per_loop
 
 __all__ = ["RetryMiddleware"]
 
@@ -48,7 +48,7 @@ class RetryMiddleware(AgentMiddleware[Any, Any, Any]):
 
     Args:
         retry_attempts: attempts in all per model; 0 and 1 both mean no retry, None as many as the error allows.
-        fallbacks: models, or their names, that are asked in order when the agent's model has failed for good.
+        fallbacks: a list of models, or of their names, that are asked in order when the agent's model has failed for good.
 
     Raises:
         ConfigError: a value that cannot be, a name that names no model.
@@ -59,7 +59,7 @@ class RetryMiddleware(AgentMiddleware[Any, Any, Any]):
         self.tools = []
         config = AgentConfig.from_mapping(retry_attempts=retry_attempts, max_cost_usd=None)
         self.attempts = config.attempts
-        self.fallbacks = tuple(per_loop(choose(model)) for model in fallbacks)
+        self.fallbacks = tuple(per_loop(choose(model)) for model in fallbacks_of(fallbacks))
         self.models = Models(None, config)
         self._clients: dict[int, tuple[BaseChatModel, PerLoop]] = {}
 

@@ -108,3 +108,11 @@ def test_a_setting_that_cannot_be_is_refused() -> None:
         RetryMiddleware(retry_attempts=-1)
     with pytest.raises(ConfigError, match="names no known provider"):
         RetryMiddleware(fallbacks=["nobody:gpt"])
+    one: Any = ScriptedChatModel(["x"])
+    for alone, said in (
+        (one, r"not ScriptedChatModel\. Put it into one: fallbacks=\[model\]"),
+        ("offline", r"fallbacks=\['offline'\]"),
+        (3, "int"),
+    ):
+        with pytest.raises(ConfigError, match=f"fallbacks: a list of models is due, .*{said}"):
+            RetryMiddleware(fallbacks=alone)
