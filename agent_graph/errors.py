@@ -36,6 +36,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from agent_graph.types import AgentRun
 
 __all__ = [
@@ -60,6 +62,8 @@ __all__ = [
     "ToolNotExecuted",
     "ToolNotFound",
     "ToolTimeout",
+    "blame",
+    "blamed",
     "describe",
     "did_you_mean",
     "optional",
@@ -196,9 +200,35 @@ class NotDurable(AgentGraphError):
 
 
 def describe(error: BaseException) -> str:
-    """Return `"<class>: <message>"`, the form in which an error enters `AgentRun.error`."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """Return `"<class>: <message>"`, the form in which an error enters `AgentRun.error`; before it, where `blamed` said so, whose it is."""
+    where, text = getattr(error, _WHERE, ""), str(error).strip()
+    return ": ".join(part for part in (where, type(error).__name__, text) if part)
+
+
+_WHERE = "_agent_graph_where"
+"""The attribute of an exception that says whose it is. Not a class of ours around it: what it is decides whether it is tried again."""
+
+
+def blame(error: BaseException, where: str) -> None:
+    """Note that `error` came out of `where`, unless that is known already; our own errors say themselves what they are about."""
+    if isinstance(error, Exception) and not isinstance(error, AgentGraphError) and not hasattr(error, _WHERE):
+        setattr(error, _WHERE, where)
+
+
+class blamed:  # noqa: N801  used like a function
+    """Let `describe` say, of what the block raises, that it came from `where`: `with blamed("memory.load"): ...`."""
+
+    __slots__ = ("_where",)
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        """Nothing is done before there is an error."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            blame(error, self._where)
 
 
 def did_you_mean(typed: object, known: Iterable[str], *, most: int = 1) -> str:

@@ -526,7 +526,7 @@ async def test_an_override_that_fails_is_a_result() -> None:
 
     agent = Broken(ScriptedLLM(["never"]), [], FakeTools({}), DictMemory(), ListObservability(), {})
     run = await agent.run("q")
-    assert (run.status, run.error) == ("failed", "ZeroDivisionError: in the override")
+    assert (run.status, run.error) == ("failed", "_check_budgets: ZeroDivisionError: in the override")
 
 
 def test_guarantees_tell_the_truth() -> None:

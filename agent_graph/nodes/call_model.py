@@ -17,7 +17,7 @@ from langgraph.types import Command, Send
 
 from agent_graph.decisions import compression, prompt, routing
 from agent_graph.decisions.budget import Land, Refuse
-from agent_graph.errors import ContractError
+from agent_graph.errors import ContractError, blamed
 from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
 from agent_graph.nodes import hooked, outcome
@@ -180,7 +180,8 @@ def _input_of(turn: Turn, messages: Sequence[BaseMessage], landing: str | None) 
 
 async def _before(turn: Turn, state: RunState, asked: list[Message]) -> _Plan:
     step = state["step"]
-    stop = await turn.agent._check_budgets(turn.refresh())
+    with blamed("_check_budgets"):
+        stop = await turn.agent._check_budgets(turn.refresh())
     if not (stop is None or isinstance(stop, str)):
         raise ContractError(f"_check_budgets returned {type(stop).__name__}; None or the violation as a text was due.")
     count = 0 if stop is not None else turn.agent.count(turn, asked)

@@ -8,7 +8,7 @@ from langchain_core.messages import BaseMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import Overwrite
 
-from agent_graph.errors import ContractError
+from agent_graph.errors import ContractError, blamed
 from agent_graph.messages import ensure_id
 from agent_graph.nodes import outcome
 from agent_graph.runtime.transcript import repaired
@@ -36,7 +36,8 @@ async def compress(state: RunState, config: RunnableConfig) -> dict[str, Any]:
 async def _compressed(turn: Turn, state: RunState) -> dict[str, Any]:
     messages, step = state["messages"], state["step"]
     before = turn.conversion.to_spec([turn.system_message(turn.system), *messages])
-    after: list[Message] = await turn.agent._compress_if_needed(before)
+    with blamed("_compress_if_needed"):
+        after: list[Message] = await turn.agent._compress_if_needed(before)
     if not isinstance(after, list):
         raise ContractError(f"_compress_if_needed returned {type(after).__name__}; a list of Message was due.")
     if after is before:

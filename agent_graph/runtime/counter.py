@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent_graph.decisions.tokens import Anchor, CountText, anchored, estimate_json, estimate_message, estimate_text
 from agent_graph.decisions.tools import ToolSpec
-from agent_graph.errors import ContractError
+from agent_graph.errors import ContractError, blamed
 
 if TYPE_CHECKING:
     from agent_graph.ports import LLMBackend
@@ -36,7 +36,8 @@ class Counter:
     def count(self, messages: Sequence[Message], turn: Turn | None) -> int:
         """Return the tokens of `messages`. Raises ContractError where the backend's own count is no whole number from 0."""
         if self._backend is not None:
-            return _checked(self._backend.count_tokens(list(messages)))
+            with blamed("llm.count_tokens"):
+                return _checked(self._backend.count_tokens(list(messages)))
         if turn is None:
             return self._tools_tokens + sum(estimate_message(message, self._count) for message in messages)
         estimated = self._estimated(messages, turn)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import BaseMessage, ToolMessage
 
 from agent_graph.decisions.retry import classify, next_delay
-from agent_graph.errors import ContractError, NotDurable, StorageError, describe
+from agent_graph.errors import ContractError, NotDurable, StorageError, blamed, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.deadline import Expired, within
 from agent_graph.runtime.foreign import called
@@ -60,9 +60,10 @@ async def load(turn: Turn, memory: Any) -> Any:
     """
     failpoint("memory.before_load")
     run_id = turn.key.run_id
-    if isinstance(memory, StoredMemory):
-        return await _tried(turn, lambda: memory.kept(run_id), limit_s=None) or None
-    return await _tried(turn, lambda: memory.load(run_id), limit_s=None)
+    with blamed("memory.load"):
+        if isinstance(memory, StoredMemory):
+            return await _tried(turn, lambda: memory.kept(run_id), limit_s=None) or None
+        return await _tried(turn, lambda: memory.load(run_id), limit_s=None)
 
 
 async def save(turn: Turn, memory: Any, messages: Sequence[BaseMessage], *, at_end: bool) -> None:
@@ -77,11 +78,12 @@ async def save(turn: Turn, memory: Any, messages: Sequence[BaseMessage], *, at_e
     spec = [] if in_state else turn.conversion.to_spec(messages)
     failpoint("memory.before_save")
     try:
-        await _tried(turn, lambda: memory.save(turn.key.run_id, list(spec)), limit_s=SAVE_S)
+        with blamed("memory.save"):
+            await _tried(turn, lambda: memory.save(turn.key.run_id, list(spec)), limit_s=SAVE_S)
     except (StorageError, NotDurable):
         raise
     except Exception as error:  # noqa: BLE001  the port's border: the answer is worth more than its memory
-        turn.warn(f"memory: save failed ({describe(error)}); the next turn will not know this one.")
+        turn.warn(f"{describe(error)}; the next turn will not know this one.")
     else:
         failpoint("memory.saved")
         turn.saved_messages = _mark(messages)

@@ -27,7 +27,7 @@ from langchain_core.messages import AIMessage, BaseMessage, message_chunk_to_mes
 
 from agent_graph.decisions.budget import Admission, Estimate, Land, Normal, Refuse, admit
 from agent_graph.decisions.retry import classify, next_delay
-from agent_graph.errors import AgentGraphError, ContractError, LLMError, describe
+from agent_graph.errors import AgentGraphError, ContractError, LLMError, blame, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.billing import CostTeller, telling
 from agent_graph.runtime.circuits import Circuit, circuit_of
@@ -281,6 +281,8 @@ class ModelCall:
         if isinstance(error, AgentGraphError) and not getattr(error, "retryable", False):
             raise error
         failure = self._classify(candidate, error)
+        if type(error).__module__ == "builtins":  # an error of a provider's library says itself what it is about
+            blame(error, candidate.name)
         if failure.overflow:
             raise ModelOverflow(describe(error)) from error
         if failure.retryable:

@@ -32,7 +32,7 @@ from pydantic import ConfigDict, Field
 from agent_graph.decisions.replies import Reply, read_reply
 from agent_graph.decisions.tokens import estimate_messages
 from agent_graph.decisions.tools import ToolSpec, read_tools
-from agent_graph.errors import ConfigError, ContractError
+from agent_graph.errors import ConfigError, ContractError, blamed
 from agent_graph.messages import Conversion, current_conversion, to_ai_message
 from agent_graph.ports import LLMBackend
 from agent_graph.runtime.foreign import called
@@ -145,7 +145,8 @@ class BackendChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         conversion = _conversion()
-        answer = await called(self.backend.complete, conversion.to_spec(messages), list(tools))
+        with blamed("llm.complete"):
+            answer = await called(self.backend.complete, conversion.to_spec(messages), list(tools))
         message = to_ai_message(answer, _read(answer, tools, step))
         conversion.remember(message, answer)
         _cut(message, stop)
@@ -228,14 +229,15 @@ class StreamingBackendChatModel(BackendChatModel):
 
 async def _pieces(backend: Any, messages: list[Message], tools: list[dict[str, Any]]) -> AsyncGenerator[str | Message, None]:
     """Yield the backend's pieces, and close its stream in any case: it may hold a connection."""
-    stream = backend.stream(messages, tools)
-    try:
-        async for piece in stream:
-            yield piece
-    finally:
-        close = getattr(stream, "aclose", None)
-        if close is not None:
-            await close()
+    with blamed("llm.stream"):
+        stream = backend.stream(messages, tools)
+        try:
+            async for piece in stream:
+                yield piece
+        finally:
+            close = getattr(stream, "aclose", None)
+            if close is not None:
+                await close()
 
 
 async def _next(chunks: AsyncIterator[ChatGenerationChunk]) -> ChatGenerationChunk:

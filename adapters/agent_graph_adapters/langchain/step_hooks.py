@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from langchain_core.messages import BaseMessage
 from langgraph.errors import GraphBubbleUp
 
-from agent_graph.errors import ConfigError, ContractError
+from agent_graph.errors import ConfigError, ContractError, blamed
 from agent_graph_adapters.langchain.blocking import in_thread
 from agent_graph_adapters.langchain.injected import around
 
@@ -94,7 +94,8 @@ def _called(one: Any, where: str, base: type) -> tuple[str, Any]:
 
 async def _updated(name: str, hook: Any, messages: list[BaseMessage]) -> dict[str, Any]:
     try:
-        update = await hook({"messages": list(messages)}, around())
+        with blamed(f"middleware: {name}"):
+            update = await hook({"messages": list(messages)}, around())
     except GraphBubbleUp as error:
         raise ContractError(
             f"middleware: {name} raised {type(error).__name__}; a hook cannot wait for a person here. Ask by a guardrail."

@@ -169,7 +169,7 @@ def test_what_is_no_agent_is_refused() -> None:
 
 async def test_a_turn_without_an_answer_is_an_error_that_a_fallback_catches() -> None:
     failing = as_runnable(spec_agent(RuntimeError("down")))
-    with pytest.raises(NoAnswer, match=r"turn 1 ended without an answer \(failed\): RuntimeError: down") as raised:
+    with pytest.raises(NoAnswer, match=r"turn 1 ended without an answer \(failed\): llm.complete: RuntimeError: down") as raised:
         await failing.ainvoke("q", {"configurable": {"thread_id": "t"}})
     assert (raised.value.run_id, raised.value.run.status) == ("t", "failed")
     rescued = as_runnable(spec_agent(RuntimeError("down"))).with_fallbacks([RunnableLambda(lambda _: "rescued")])

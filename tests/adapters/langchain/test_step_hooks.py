@@ -377,7 +377,7 @@ async def test_pii_that_is_to_be_blocked_ends_the_turn(tmp_path: Path) -> None:
     async with agent:
         run = await agent.run("I am me@example.com.")
     assert run.status == "failed"
-    assert str(run.error).startswith("PIIDetectionError: ")
+    assert str(run.error).startswith("middleware: PIIMiddleware[email].before_model: PIIDetectionError: ")
     assert not model.requests
 
 
