@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from agent_graph import ConfigError, ProductionAgent, create_production_agent, graph
+from agent_graph import ConfigError, ProductionAgent, RunInProgress, create_production_agent, graph
 from agent_graph.graph import build_graph
 from agent_graph.testing import DictMemory, FakeTools, ListObservability, ScriptedLLM, call
 
@@ -109,6 +110,51 @@ async def test_an_outer_graphs_own_keys_are_left_alone() -> None:
         {"messages": [("user", "hi")], "step": "mine", "outcome": "mine too"}, {"configurable": {"thread_id": "t"}}, durability="sync"
     )
     assert (result["step"], result["outcome"], result["messages"][-1].text) == ("mine", "mine too", "hello")
+
+
+OUTCOME = {"status": "complete", "error": None, "stop_reason": "answer"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"step": 5, "turn": 7, "run_id": "other"},
+        {"outcome": OUTCOME, "stop": "max_steps: 3 of 3", "landing": "max_steps", "ended_by": "me"},
+        {"kept": "KEPT ", "revisions": {"size": 9}, "first": 9, "compressed_at": 0, "hooked": 0, "given": [AIMessage("GIVEN")]},
+        {"nobody's": 1},
+    ],
+    ids=str,
+)
+async def test_only_the_messages_of_an_input_are_read(more: dict[str, Any]) -> None:
+    """The state's own keys are the turn's, and begin anew with it: whoever writes them in would spend, skip or answer in its name."""
+    agent = agent_of(call("weather", city="Paris"), "It is sunny.")
+    out = await agent.graph.ainvoke({"messages": [("user", "What is the weather?")], **more}, {"configurable": {"thread_id": "t"}})
+    assert [message.text for message in out["messages"]] == ["What is the weather?", "", "sunny in Paris", "It is sunny."]
+    run = await agent.get("t")
+    assert (run.turn, run.status, run.steps, run.error) == (1, "complete", 2, None)
+    assert [row.key.run_id for row in await agent.runs()] == ["t"]
+
+
+async def test_an_input_that_names_a_turn_at_work_does_not_enter_it() -> None:
+    """It worked on under the other's lease, and its answer and its bill were the other's."""
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(messages: Any, tools: Any) -> str:
+        asked.set()
+        await goes_on.wait()
+        return "for the one at work"
+
+    agent = agent_of(slow, "for the other")
+    working = asyncio.ensure_future(agent.run("q", "victim"))
+    await asked.wait()
+    named = {"messages": [("user", "q")], "run_id": "victim", "turn": 1}
+    out = await agent.graph.ainvoke(named, {"configurable": {"thread_id": "t"}})
+    with pytest.raises(RunInProgress):
+        await agent.graph.ainvoke(named, {"configurable": {"thread_id": "victim"}})
+    goes_on.set()
+    assert (out["messages"][-1].text, (await working).output) == ("for the other", "for the one at work")
+    runs = [(await agent.get(run_id)) for run_id in ("victim", "t")]
+    assert [(run.steps, run.output) for run in runs] == [(1, "for the one at work"), (1, "for the other")]
 
 
 async def test_without_a_saver_it_runs_too() -> None:

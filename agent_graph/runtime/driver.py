@@ -27,7 +27,7 @@ from agent_graph.runtime import lineage, memory, settling
 from agent_graph.runtime.account import stored_run
 from agent_graph.runtime.asked import Asked
 from agent_graph.runtime.asking import pending_of
-from agent_graph.runtime.hosting import Hosting
+from agent_graph.runtime.hosting import Hosting, driving
 from agent_graph.runtime.owner import Owner
 from agent_graph.runtime.transcript import repaired
 from agent_graph.runtime.turn import Turn
@@ -197,7 +197,7 @@ class Driver:
         turn.start_clock()
         turn.emit(RunStarted(turn.key.run_id, turn.key.turn, resumed))
         try:
-            with _own_config() as callbacks:
+            with driving(turn), _own_config() as callbacks:
                 waits_for = await self._invoke(turn, asked, resumed, callbacks)
             if waits_for:
                 self._waiting(turn, waits_for)

@@ -1,11 +1,15 @@
 """Turns that another graph drives: where the loop is a node of somebody's graph there is no `run()`.
 
-`load_memory` enters the turn by itself; every later node attends it. A turn that its graph gave up, resumes in another process or takes
-up again from an earlier checkpoint (a fork) is claimed here first, like every other.
+`load_memory` enters the turn by itself; every later node attends it. What the graph's input says of the turn is not believed: an outer
+graph may have keys of the same names, and whoever names a turn that is at work would write into it. A turn that its graph gave up,
+resumes in another process or takes up again from an earlier checkpoint (a fork) is claimed here first, like every other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,7 +28,21 @@ if TYPE_CHECKING:
     from agent_graph.state import RunState
     from agent_graph.storage.port import Claim
 
-__all__ = ["Hosting"]
+__all__ = ["Hosting", "driving"]
+
+
+_driven: ContextVar[Turn | None] = ContextVar("agent_graph_driven", default=None)
+"""The turn that the running task drives through its agent's own graph."""
+
+
+@contextmanager
+def driving(turn: Turn) -> Iterator[None]:
+    """While it lasts, `load_memory` enters `turn` in this task's graph."""
+    token = _driven.set(turn)
+    try:
+        yield
+    finally:
+        _driven.reset(token)
 
 
 class Hosting:
@@ -35,8 +53,8 @@ class Hosting:
 
     async def enter(self, state: RunState, config: RunnableConfig) -> Turn:
         """Return the turn that `load_memory` works for: the one that `drive` began, or one of an embedding graph."""
-        turn = self._driver.live.get((state.get("run_id", ""), state.get("turn", 0)))
-        if turn is not None and not turn.direct:
+        turn = _driven.get()
+        if turn is not None and turn.agent is self._agent and (turn.key.run_id, turn.key.turn) == (state.get("run_id"), state.get("turn")):
             return turn
         return await self._entered(state, config)
 
