@@ -33,6 +33,8 @@ class Asked:
     """None: as the agent's configuration says."""
     config: Mapping[str, Any] | None = None
     """The caller's RunnableConfig: callbacks, tags, metadata and the like reach the graph."""
+    context: Any = None
+    """What tools see as their runtime's `context`. It lives as long as the call: a turn that goes on in another process has none."""
     modes: Sequence[str] = ()
     """LangGraph's stream modes to hand to `relay`."""
     relay: Callable[[str, Any], None] | None = None

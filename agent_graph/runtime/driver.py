@@ -235,20 +235,20 @@ class Driver:
         if resumed and await self._has_begun(turn, config):
             begin = None
         if asked.relay is None:
-            result = await agent.graph.ainvoke(begin, config, durability="sync")
+            result = await agent.graph.ainvoke(begin, config, context=asked.context, durability="sync")
             waits_for = result.get("__interrupt__") or ()
         else:
-            waits_for = await self._relayed(begin, config, asked.modes, asked.relay)
+            waits_for = await self._relayed(begin, config, asked, asked.relay)
         return [pending_of(waiting.value) for waiting in waits_for]
 
-    async def _relayed(self, begin: Any, config: Any, modes: Sequence[str], relay: Callable[[str, Any], None]) -> Sequence[Any]:
+    async def _relayed(self, begin: Any, config: Any, asked: Asked, relay: Callable[[str, Any], None]) -> Sequence[Any]:
         """Drive the graph as a stream, and return its interrupts."""
         waits_for: Sequence[Any] = ()
-        stream_mode = list(dict.fromkeys(("updates", *modes)))
-        async for mode, chunk in self._agent.graph.astream(begin, config, stream_mode=stream_mode, durability="sync"):
+        options: dict[str, Any] = {"context": asked.context, "stream_mode": list(dict.fromkeys(("updates", *asked.modes)))}
+        async for mode, chunk in self._agent.graph.astream(begin, config, durability="sync", **options):
             if mode == "updates" and "__interrupt__" in chunk:
                 waits_for = chunk["__interrupt__"]
-            if mode in modes:
+            if mode in asked.modes:
                 relay(mode, chunk)
         return waits_for
 
@@ -305,10 +305,10 @@ class Driver:
 
     # -- a person's word ------------------------------------------------------------------------------------------------------------
 
-    async def resolve(self, run_id: str, call_id: str, word: Resolution) -> AgentRun:
-        """Write the word down, and let the turn go on once nothing is left to wait for."""
+    async def resolve(self, run_id: str, call_id: str, word: Resolution, **asked: Any) -> AgentRun:
+        """Write the word down, and let the turn go on, `asked` for it, once nothing is left to wait for."""
         run = await self.settle(run_id, call_id, word)
-        return run if run.pending else await self.drive(Asked(run_id=run_id, input=None))
+        return run if run.pending else await self.drive(Asked(run_id=run_id, input=None, **asked))
 
     async def settle(self, run_id: str, call_id: str, word: Resolution, *, force: bool = False) -> AgentRun:
         """Write the word down; in the AgentRun returned, `pending` is what is still waited for. `force`: whatever the tools are now."""

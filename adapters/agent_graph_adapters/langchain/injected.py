@@ -139,9 +139,10 @@ def runtime_of(tool: BaseTool, call_id: str) -> ToolRuntime[Any, Any]:
 def around() -> Runtime[Any]:
     """Return the runtime of the graph around; an empty one outside of a graph."""
     try:
-        return get_runtime()
+        there: Runtime[Any] | None = get_runtime()
     except (RuntimeError, KeyError):  # called outside a graph
-        return Runtime()
+        there = None
+    return Runtime() if there is None else there  # None: in a chain, whose configuration has no graph's runtime
 
 
 class _State(dict[str, Any]):

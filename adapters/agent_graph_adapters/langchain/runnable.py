@@ -37,8 +37,10 @@ from agent_graph.decisions.tools import canonical_json
 from agent_graph.errors import ConfigError, NoAnswer
 from agent_graph.events import RunFinished, TextDelta
 from agent_graph.messages import ensure_id
+from agent_graph.resolutions import from_json
 from agent_graph.runtime import lineage
 from agent_graph.runtime.sync import run_sync
+from agent_graph_adapters.langchain.injected import around
 
 if TYPE_CHECKING:
     from agent_graph.agent import ProductionAgent
@@ -85,18 +87,25 @@ class AgentRunnable(Runnable[Input, Any]):
     async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run one turn and return the final AIMessage, or the turn's new messages.
 
+        Args:
+            input: see the module's text.
+            config: which of its keys are honoured, and how, docs/langchain.md says.
+            kwargs: `context=`, what tools see as their runtime's `context`; a graph around gives its own. No other option is taken.
+
         Raises:
             NoAnswer: the turn failed, or waits for a person. ConfigError: an input or a thread_id that cannot be. What `run` raises.
         """
+        context = _context(**kwargs)
         if isinstance(input, Command):
-            return await self._resumed(input, config)
+            return await self._resumed(input, config, context)
         question = _read(input)
-        run = await self.agent.driver.drive(await self._again(self._asked(question, config)))
+        run = await self.agent.driver.drive(await self._again(self._asked(question, config, context)))
         return await self._answer(question, run)
 
-    async def _resumed(self, word: Command[Any], config: RunnableConfig | None) -> AIMessage:
+    async def _resumed(self, word: Command[Any], config: RunnableConfig | None, context: Any) -> AIMessage:
         """Give a person's word to the turn that waits for it, and return the answer that it then comes to."""
-        run_id = _run_id(ensure_config(config))
+        whole = ensure_config(config)
+        run_id = _run_id(whole)
         if run_id is None:
             raise ConfigError("thread_id: a Command(resume=...) answers a run that waits; name it: {'configurable': {'thread_id': ...}}.")
         run = await self.agent.get(run_id)
@@ -105,7 +114,8 @@ class AgentRunnable(Runnable[Input, Any]):
             waits = ", ".join(repr(entry["call_id"]) for entry in pending) or "nothing"
             raise ConfigError(f"resume: {len(decisions)} decisions were given; run {run_id!r} waits for a word on {waits}, one each.")
         for entry, decision in zip(pending, decisions, strict=True):
-            run = await self.agent.resolve(run_id, entry["call_id"], decision)
+            outcome = from_json(decision)
+            run = await self.agent.driver.resolve(run_id, entry["call_id"], outcome, config=_passed(whole), context=context)
         answer: AIMessage = await self._answer(_Question("", None, as_state=False), run)
         return answer
 
@@ -144,13 +154,17 @@ class AgentRunnable(Runnable[Input, Any]):
 
     # -- in ---------------------------------------------------------------------------------------------------------------------
 
-    def _asked(self, question: _Question, config: RunnableConfig | None) -> Asked:
+    def _asked(self, question: _Question, config: RunnableConfig | None, context: Any) -> Asked:
         whole = ensure_config(config)
         asked = self.agent._asked(question.text, _run_id(whole), None, None)
-        passed = {key: value for key, value in whole.items() if key in _PASSED_ON and value}
-        passed["configurable"] = {key: value for key, value in whole.get("configurable", {}).items() if _is_the_users(key)}
-        request_id = asked.request_id or _task_of(whole, question.text)
-        return replace(asked, request_id=request_id, messages=question.messages, on_unfinished="close", config=passed)
+        return replace(
+            asked,
+            request_id=asked.request_id or _task_of(whole, question.text),
+            messages=question.messages,
+            on_unfinished="close",
+            config=_passed(whole),
+            context=context,
+        )
 
     async def _again(self, asked: Asked) -> Asked:
         """Return what is asked, where a task of LangGraph's asks: the request that it was before, unless that came to no answer."""
@@ -181,17 +195,18 @@ class AgentRunnable(Runnable[Input, Any]):
         given = {message.id for message in question.messages or ()}
         return [message for message in state.values["messages"][state.values["first"] + 1 :] if message.id not in given]
 
-    def _chunks(self, given: Input, config: RunnableConfig | None, *, stream_mode: Any = None, **_: Any) -> AsyncGenerator[Any, None]:
+    def _chunks(self, given: Input, config: RunnableConfig | None, *, stream_mode: Any = None, **options: Any) -> AsyncGenerator[Any, None]:
+        context = _context(**options)
         if isinstance(given, Command):
-            return self._answered(given, config)
+            return self._answered(given, config, context)
         question = _read(given)
-        asked = self._asked(question, config)
+        asked = self._asked(question, config, context)
         if stream_mode is not None:
             return self._relayed(question, asked, stream_mode)
         return self._steps(question, asked) if question.as_state else self._texts(question, asked)
 
-    async def _answered(self, word: Command[Any], config: RunnableConfig | None) -> AsyncGenerator[Any, None]:
-        yield _last_chunk(await self._resumed(word, config), "")
+    async def _answered(self, word: Command[Any], config: RunnableConfig | None, context: Any) -> AsyncGenerator[Any, None]:
+        yield _last_chunk(await self._resumed(word, config, context), "")
 
     async def _texts(self, question: _Question, asked: Asked) -> AsyncGenerator[Any, None]:
         shown = step = None
@@ -257,6 +272,25 @@ class _Question:
     """The conversation that was given, the input in it; None where only a text was."""
     as_state: bool
     """Whether messages under a key came in, and are to go out."""
+
+
+def _context(context: Any = None, **others: Any) -> Any:
+    """Return what tools are to see as their runtime's context: the given one, else that of a graph around.
+
+    Raises ConfigError for any other option: it would be lost without a word.
+    """
+    if others:
+        raise ConfigError(
+            f"as_runnable: {', '.join(f'{name}=' for name in others)} is no option of an agent's runnable. Beside a config it takes "
+            "context= and, of a stream, stream_mode=; limits, storage and durability are the agent's own."
+        )
+    return around().context if context is None else context
+
+
+def _passed(config: RunnableConfig) -> dict[str, Any]:
+    """Return what of a configuration reaches the agent's graph."""
+    configurable = {key: value for key, value in config.get("configurable", {}).items() if _is_the_users(key)}
+    return {**{key: value for key, value in config.items() if key in _PASSED_ON and value}, "configurable": configurable}
 
 
 def _decisions(word: Command[Any]) -> list[Any]:
