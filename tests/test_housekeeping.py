@@ -28,7 +28,7 @@ def agent_of(*replies: Any, **options: Any) -> ProductionAgent:
 async def stopped(agent: ProductionAgent, run_id: str) -> None:
     """Begin a turn and leave it where it hangs."""
     task = asyncio.ensure_future(agent.run("q", run_id))
-    while not agent.llm.requests or agent.llm.requests[-1].messages[-1].content != "q":  # type: ignore[attr-defined]
+    while not agent.llm.requests or agent.llm.requests[-1].messages[-1].content != "q":  # type: ignore[attr-defined]  # the scripted model
         await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
@@ -85,7 +85,7 @@ async def test_a_run_that_is_being_worked_on_is_not_deleted() -> None:
     agent = agent_of("one", hang, storage=":memory:")
     await agent.run("question", "r")
     task = asyncio.ensure_future(agent.run("q", "r"))
-    while len(agent.llm.requests) < 2:  # type: ignore[attr-defined]
+    while len(agent.llm.requests) < 2:  # type: ignore[attr-defined]  # the scripted model
         await asyncio.sleep(0)
     with pytest.raises(RunInProgress, match="being worked on"):
         await agent.delete("r")

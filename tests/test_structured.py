@@ -41,7 +41,7 @@ async def test_an_answer_that_does_not_fit_goes_back_with_the_reason() -> None:
     agent = agent_of("It is warm.", '{"city": "Paris"}', FITS)
     run = await agent.run("Paris?")
     assert (run.structured, run.steps) == (Weather(city="Paris", celsius=18), 3)
-    told = [request.messages[-1].content for request in agent.llm.requests[1:]]  # type: ignore[attr-defined]
+    told = [request.messages[-1].content for request in agent.llm.requests[1:]]  # type: ignore[attr-defined]  # the scripted model
     assert "it is not JSON" in told[0]
     assert "celsius: Field required" in told[1]
 

@@ -143,7 +143,7 @@ async def test_of_two_words_at_once_one_is_taken() -> None:
     [run] = [one for one in outcomes if not isinstance(one, BaseException)]
     assert (run.status, run.output) == ("complete", "Settled.")
     assert (await agent.get("r")) == run
-    assert len(agent.llm.requests) == 2  # type: ignore[attr-defined]
+    assert len(agent.llm.requests) == 2  # type: ignore[attr-defined]  # the scripted model
     await agent.aclose()
 
 

@@ -214,7 +214,7 @@ def unfinished(connection: sqlite3.Connection, namespace: str, agent: str) -> li
     turns = ", ".join(f"t.{name}" for name in TURN_COLUMNS.split(", "))
     leases = ", ".join(f"l.{name}" for name in _LEASE_COLUMNS.split(", "))
     sql = (
-        f"SELECT {leases}, {turns} FROM ag_turns t LEFT JOIN ag_leases l ON l.namespace = t.namespace AND l.run_id = t.run_id "  # noqa: S608
+        f"SELECT {leases}, {turns} FROM ag_turns t LEFT JOIN ag_leases l ON l.namespace = t.namespace AND l.run_id = t.run_id "  # noqa: S608  our own names; values are bound
         "WHERE t.namespace = ? AND t.agent = ? AND t.status IN ('running', 'stopped') AND t.parent IS NULL ORDER BY t.started_at, t.rowid"
     )
     width = len(_LEASE_COLUMNS.split(", "))

@@ -75,7 +75,7 @@ def _walk(
     """Yield the ancestors nearest first: (type, blob) of each, and its writes to the channels."""
     marks = ", ".join(f"?{4 + i}" for i in range(width))
     sql = (
-        f"{_ANCESTORS} SELECT a.depth, a.id, a.type, a.checkpoint, w.channel, w.task_id, w.task_path, w.idx, w.type, w.value "  # noqa: S608
+        f"{_ANCESTORS} SELECT a.depth, a.id, a.type, a.checkpoint, w.channel, w.task_id, w.task_path, w.idx, w.type, w.value "  # noqa: S608  our own names; values are bound
         "FROM ancestors a LEFT JOIN writes w ON w.thread_id = ?1 AND w.checkpoint_ns = ?2 AND w.checkpoint_id = a.id "
         f"AND w.channel IN ({marks}) WHERE a.depth > 0"
     )

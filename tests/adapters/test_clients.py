@@ -155,10 +155,10 @@ def test_keys_headers_and_proxy_go_along() -> None:
         openai_proxy="http://127.0.0.1:10",
     )  # fmt: skip
     own = detached(model)
-    client = own.model.root_async_client  # type: ignore[attr-defined]
+    client = own.model.root_async_client  # type: ignore[attr-defined]  # the real client's own parts
     assert (client.api_key, client.timeout, client.default_headers["x-team"]) == ("k", 7, "a")
     assert str(client.base_url) == "http://127.0.0.1:9/v1/"
-    assert [pattern.pattern for pattern in own.pool._mounts] == ["all://"]  # type: ignore[union-attr]
+    assert [pattern.pattern for pattern in own.pool._mounts] == ["all://"]  # type: ignore[union-attr]  # the real client's own parts
 
 
 def test_a_pool_of_the_users_own_is_kept_and_its_second_loop_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -244,9 +244,9 @@ def test_anthropic_like_models_get_their_own_pool() -> None:
     model = AnthropicLike()
     one, other = detached(model), detached(model)
     assert "_async_client" not in vars(model)
-    assert one.model._async_client._client is one.pool  # type: ignore[attr-defined]
+    assert one.model._async_client._client is one.pool  # type: ignore[attr-defined]  # the real client's own parts
     assert one.pool is not other.pool
-    assert one.model._async_client.max_retries == 0  # type: ignore[attr-defined]
+    assert one.model._async_client.max_retries == 0  # type: ignore[attr-defined]  # the real client's own parts
 
 
 def test_threads_without_a_loop_share_one_model() -> None:

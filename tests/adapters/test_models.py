@@ -118,7 +118,7 @@ def test_a_server_is_named_and_said_to_be_unpriced() -> None:
 
 
 def test_first_model_of_the_server(model_server: HTTPServer) -> None:
-    model_server.RequestHandlerClass.body = b'{"object": "list", "data": [{"id": "qwen3:4b"}, {"id": "other"}]}'  # type: ignore[attr-defined]
+    model_server.RequestHandlerClass.body = b'{"object": "list", "data": [{"id": "qwen3:4b"}, {"id": "other"}]}'  # type: ignore[attr-defined]  # this test's own handler
     url = f"http://127.0.0.1:{model_server.server_port}/v1"
     choice = choose(env={"OPENAI_BASE_URL": url})
     assert (choice.name, choice.base_url, choice.priced) == ("qwen3:4b", url, False)
@@ -174,8 +174,8 @@ def test_providers_are_those_of_the_installed_langchain() -> None:
 @pytest.mark.parametrize(
     ("model", "name", "provider", "priced"),
     [
-        pytest.param(ChatOpenAI(model="gpt-5", api_key="k"), "gpt-5", "openai", True, id="openai"),  # type: ignore[arg-type]
-        pytest.param(ChatOpenAI(model="m", base_url=URL, api_key="k"), "m", "openai", False, id="a server"),  # type: ignore[arg-type]
+        pytest.param(ChatOpenAI(model="gpt-5", api_key="k"), "gpt-5", "openai", True, id="openai"),  # type: ignore[arg-type]  # pydantic takes a str for the secret
+        pytest.param(ChatOpenAI(model="m", base_url=URL, api_key="k"), "m", "openai", False, id="a server"),  # type: ignore[arg-type]  # pydantic takes a str for the secret
         pytest.param(OfflineChatModel(), "offline", "offline", False, id="offline"),
         pytest.param(FakeListChatModel(responses=["a"]), "FakeListChatModel", "fakelistchatmodel", False, id="one's own"),
     ],

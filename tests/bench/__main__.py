@@ -20,7 +20,7 @@ for name in [name for name in os.environ if name.startswith(("LANGCHAIN_", "LANG
 sys.path[0] = str(Path(__file__).parents[2])
 
 from tests.bench.figures import FULL, QUICK, measured  # noqa: E402  the line above says where it is
-from tests.bench.report import report  # noqa: E402
+from tests.bench.report import report  # noqa: E402  as above
 
 
 def main() -> None:

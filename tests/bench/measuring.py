@@ -131,7 +131,7 @@ def _syncs() -> Iterator[_Syncs]:
         connection.set_trace_callback(_watch(connection, syncs))
         return connection
 
-    sqlite3.connect = watched  # type: ignore[assignment]
+    sqlite3.connect = watched  # type: ignore[assignment]  # put back below
     try:
         yield syncs
     finally:

@@ -94,7 +94,7 @@ def test_a_late_answer_is_moved_and_a_missing_one_made_behind_those_in_place() -
     views = [USER, asks("a", "b", "c"), told("b"), USER, told("a"), told("z")]
     items = ["user", "asks a b c", "b", "user 2", "a", "z"]
     made: list[tuple[int, str]] = []
-    mended = repaired(items, views, lambda place, call_id: made.append((place, call_id)) or f"made {call_id}")  # type: ignore[func-returns-value]
+    mended = repaired(items, views, lambda place, call_id: made.append((place, call_id)) or f"made {call_id}")  # type: ignore[func-returns-value]  # append returns None, which is the point of the `or`
     assert mended == ["user", "asks a b c", "b", "a", "made c", "user 2"]
     assert made == [(1, "c")]
 

@@ -68,7 +68,7 @@ class Angry:
     __repr__ = __str__
 
 
-class AngryDict(dict):  # type: ignore[type-arg]
+class AngryDict(dict):  # type: ignore[type-arg]  # any dict
     def items(self) -> Any:
         raise KeyError("no")
 
@@ -163,7 +163,7 @@ def test_a_cycle_ends_in_a_mark() -> None:
     point = Point(1)
     point.y = {"back": point}
     assert plain(cycle) == [1, f"[left out: a cycle, or nested deeper than {MAX_DEPTH} levels]"]
-    assert plain(point)["y"]["back"].startswith("[left out: a cycle")  # type: ignore[call-overload, index]
+    assert plain(point)["y"]["back"].startswith("[left out: a cycle")  # type: ignore[call-overload, index]  # plain JSON, whose shape this case knows
 
 
 def test_what_is_shared_without_a_cycle_stays() -> None:

@@ -18,7 +18,7 @@ from agent_graph.errors import ContractError
 from agent_graph.types import Message, MessageRole, ToolCall
 
 
-# The specification's starter code, pasted as its users paste it: not our classes.
+# The specification's starter code, pasted as its users paste it, spelling and all: not our classes.
 class PastedRole(Enum):
     ASSISTANT = "assistant"
 
@@ -27,20 +27,20 @@ class PastedRole(Enum):
 class PastedMessage:
     role: PastedRole
     content: str
-    metadata: Dict = field(default_factory=dict)  # type: ignore[type-arg]  # noqa: UP006
+    metadata: Dict = field(default_factory=dict)  # type: ignore[type-arg]  # noqa: UP006  its own spelling
 
 
 @dataclass
 class PastedToolCall:
     tool_name: str
-    args: Dict  # type: ignore[type-arg]  # noqa: UP006
+    args: Dict  # type: ignore[type-arg]  # noqa: UP006  its own spelling
     call_id: str
-    result: Optional[Any] = None  # noqa: UP045
-    error: Optional[str] = None  # noqa: UP045
+    result: Optional[Any] = None  # noqa: UP045  its own spelling
+    error: Optional[str] = None  # noqa: UP045  its own spelling
     latency_ms: float = 0.0
 
 
-def read(content: Any = "", /, *, tool_names: set[str] = frozenset({"f", "g"}), json_content: bool = True, **metadata: Any) -> Reply:  # type: ignore[assignment]
+def read(content: Any = "", /, *, tool_names: set[str] = frozenset({"f", "g"}), json_content: bool = True, **metadata: Any) -> Reply:  # type: ignore[assignment]  # a frozenset is as good here
     message = Message(MessageRole.ASSISTANT, content, metadata)
     return read_reply(message, tool_names=tool_names, step=3, json_content=json_content)
 
@@ -262,8 +262,8 @@ NO_MESSAGE = {
     "a dict": ({"role": "assistant", "content": "hi"}, "dict"),
     "a list": ([Message(MessageRole.ASSISTANT, "hi")], "list"),
     "a class": (Message, "type"),
-    "content of bytes": (Message(MessageRole.ASSISTANT, b"hi"), "Message whose content is bytes"),  # type: ignore[arg-type]
-    "metadata of text": (Message(MessageRole.ASSISTANT, "hi", "x"), "Message whose metadata is str"),  # type: ignore[arg-type]
+    "content of bytes": (Message(MessageRole.ASSISTANT, b"hi"), "Message whose content is bytes"),  # type: ignore[arg-type]  # as a backend may write it
+    "metadata of text": (Message(MessageRole.ASSISTANT, "hi", "x"), "Message whose metadata is str"),  # type: ignore[arg-type]  # as a backend may write it
 }
 
 

@@ -39,7 +39,7 @@ class Angry:
 
 class NamelessType(type):
     @property
-    def __name__(cls) -> str:  # type: ignore[override]
+    def __name__(cls) -> str:  # type: ignore[override]  # a type whose name cannot be read
         raise KeyError("no name")
 
 

@@ -69,7 +69,7 @@ def test_a_text_that_fits_is_the_object(form: Any, value: Any, text: str) -> Non
     ids=["prose", "empty", "none", "deep", "a key lacks", "a wrong type", "another kind"],
 )
 def test_a_text_that_does_not_fit_says_why(form: Any, text: str | None, words: str) -> None:
-    read = answer_format(form).read(text)  # type: ignore[union-attr]
+    read = answer_format(form).read(text)  # type: ignore[union-attr]  # a form is given, so there is a format
     assert isinstance(read, Misfit)
     assert words in read.reason
     assert len(read.reason) < 2_000
@@ -77,18 +77,18 @@ def test_a_text_that_does_not_fit_says_why(form: Any, text: str | None, words: s
 
 @pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
 def test_what_create_agent_takes_is_taken(strategy: Any) -> None:
-    assert answer_format(strategy(Weather)).read(json.dumps(FITS)) == Weather(city="Paris", celsius=18)  # type: ignore[union-attr]
+    assert answer_format(strategy(Weather)).read(json.dumps(FITS)) == Weather(city="Paris", celsius=18)  # type: ignore[union-attr]  # a form is given, so there is a format
 
 
 def test_the_values_of_an_answer_are_no_part_of_the_reason() -> None:
-    read = answer_format(Weather).read('{"city": ["hunter2"], "celsius": 99}')  # type: ignore[union-attr]
+    read = answer_format(Weather).read('{"city": ["hunter2"], "celsius": 99}')  # type: ignore[union-attr]  # a form is given, so there is a format
     assert isinstance(read, Misfit)
     assert "hunter2" not in read.reason
     assert "celsius" in read.reason
 
 
 def test_what_the_model_is_told_is_the_same_text_each_time() -> None:
-    prompts = {answer_format(form).prompt for form in (SCHEMA, dict(reversed(SCHEMA.items())))}  # type: ignore[union-attr]
+    prompts = {answer_format(form).prompt for form in (SCHEMA, dict(reversed(SCHEMA.items())))}  # type: ignore[union-attr]  # a form is given, so there is a format
     assert len(prompts) == 1
     assert '"celsius"' in prompts.pop()
 
@@ -113,4 +113,4 @@ def test_what_is_no_format_is_refused(wrong: Any, words: str) -> None:
 @given(st.text())
 def test_no_text_raises(text: str) -> None:
     for form in FORMATS:
-        answer_format(form).read(text)  # type: ignore[union-attr]
+        answer_format(form).read(text)  # type: ignore[union-attr]  # a form is given, so there is a format

@@ -1,5 +1,6 @@
 """The cache of a run: the same objects again, and no staleness."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ def changed_deep_inside(message: Message) -> None:
 
 
 @pytest.mark.parametrize("change", [changed_content, changed_metadata, changed_deep_inside])
-def test_a_changed_message_is_converted_anew_and_keeps_its_id(change) -> None:  # type: ignore[no-untyped-def]
+def test_a_changed_message_is_converted_anew_and_keeps_its_id(change: Callable[[Message], None]) -> None:
     conversion = Conversion()
     message = Message(MessageRole.USER, "Hi", {"pinned": True, "calls": [{"args": {"city": "Paris"}}]})
     [before] = conversion.to_langchain([message])

@@ -132,8 +132,8 @@ def test_a_changed_text_takes_the_place_of_the_blocks_text(blocks: Any, text: st
 @pytest.mark.parametrize(
     ("message", "due"),
     [
-        (Message(MessageRole.USER, 3), "content is int; a str was due"),  # type: ignore[arg-type]
-        (Message("narrator", "Hi"), "role is 'narrator'; system, user, assistant or tool was due"),  # type: ignore[arg-type]
+        (Message(MessageRole.USER, 3), "content is int; a str was due"),  # type: ignore[arg-type]  # as a backend may write it
+        (Message("narrator", "Hi"), "role is 'narrator'; system, user, assistant or tool was due"),  # type: ignore[arg-type]  # as a backend may write it
     ],
     ids=["content", "role"],
 )
@@ -149,6 +149,6 @@ def test_classes_of_the_starter_code_are_taken_by_shape() -> None:
     class Pasted:
         role, content, metadata = Role, "Hi", None
 
-    [message] = Conversion().to_langchain([Pasted])  # type: ignore[list-item]
+    [message] = Conversion().to_langchain([Pasted])  # type: ignore[list-item]  # as a backend may write it
 
     assert (message.type, message.content) == ("human", "Hi")

@@ -25,7 +25,7 @@ LANDED = '{"stop_reason": "answer", "landed": "budget"}'
 
 
 def past(status: str, *, alive: bool = False, same: bool = True, number: int = 3, **other: Any) -> Past:
-    turn = TurnRow(key=TurnKey("n", "r", number), agent="a", input="in", status=status, fingerprint="f", **other)  # type: ignore[arg-type]
+    turn = TurnRow(key=TurnKey("n", "r", number), agent="a", input="in", status=status, fingerprint="f", **other)  # type: ignore[arg-type]  # a status that the case names
     return Past(turn=turn, alive=alive, same_input=same)
 
 

@@ -174,13 +174,13 @@ async def test_an_error_reaches_the_caller_as_it_was_raised() -> None:
 
 async def test_what_is_no_backend_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"llm: object has no method complete\(\)"):
-        as_chat_model(object())  # type: ignore[arg-type]
+        as_chat_model(object())  # type: ignore[arg-type]  # that is the point
 
 
 async def test_a_trace_tells_provider_model_and_tools() -> None:
     heard = Heard()
     backend = ScriptedLLM(["Hi"])
-    backend.provider, backend.model = "acme", "acme-large"  # type: ignore[attr-defined]
+    backend.provider, backend.model = "acme", "acme-large"  # type: ignore[attr-defined]  # a backend may have them; this one gets them here
 
     await as_chat_model(backend, name="writer").bind_tools([WEATHER]).ainvoke("Hi", config={"callbacks": [heard]})
 
@@ -209,7 +209,7 @@ def test_tokens_are_counted_by_the_backend() -> None:
 
 
 def test_a_count_that_is_no_number_is_a_broken_contract() -> None:
-    model = as_chat_model(ScriptedLLM([], tokens=lambda messages: None))  # type: ignore[arg-type,return-value]
+    model = as_chat_model(ScriptedLLM([], tokens=lambda messages: None))  # type: ignore[arg-type,return-value]  # that is the breach
 
     with pytest.raises(ContractError, match="count_tokens returned NoneType; an int was due"):
         model.get_num_tokens("Hi")

@@ -165,7 +165,7 @@ NAMES = [f"{number}-{entry[0].name}" for number, entry in enumerate(CALLS)]
 
 def config(heard: Heard | None) -> RunnableConfig:
     handlers = {} if heard is None else {"callbacks": [heard]}
-    return RunnableConfig(tags=["t"], metadata={"m": 1}, configurable={"user": "ann"}, **handlers)  # type: ignore[typeddict-item]
+    return RunnableConfig(tags=["t"], metadata={"m": 1}, configurable={"user": "ann"}, **handlers)  # type: ignore[typeddict-item]  # callbacks or none of them
 
 
 async def by_ainvoke(called: BaseTool, args: dict[str, Any], heard: Heard | None) -> Any:

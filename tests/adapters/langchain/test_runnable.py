@@ -41,6 +41,7 @@ def spec_agent(*replies: Any) -> ProductionAgent:
     return ProductionAgent(ScriptedLLM(replies), [WEATHER], tools, DictMemory(), None, {"retry_attempts": 1})  # type: ignore[arg-type]  # nobody is told
 
 
+THREAD: Any = {"configurable": {"thread_id": "t"}}
 CHAT = [SystemMessage("Be brief."), HumanMessage("Hello", id="h1"), AIMessage("Hi!", id="a1"), HumanMessage("Paris?", id="h2")]
 
 
@@ -77,11 +78,11 @@ async def test_messages_in_and_this_turns_new_messages_out() -> None:
 
 async def test_messages_before_the_input_replace_the_memory_for_that_turn() -> None:
     agent = agent_of("first", "second", "third")
-    runnable, config = as_runnable(agent), {"configurable": {"thread_id": "t"}}
-    await runnable.ainvoke("Remember 17.", config)  # type: ignore[arg-type]  # a RunnableConfig
-    await runnable.ainvoke({"messages": CHAT}, config)  # type: ignore[arg-type]
-    await runnable.ainvoke({"messages": [("user", "And now?")]}, config)  # type: ignore[arg-type]
-    texts = [[message.text for message in asked[1:]] for asked, _ in agent.llm.requests]  # type: ignore[attr-defined]
+    runnable, config = as_runnable(agent), THREAD
+    await runnable.ainvoke("Remember 17.", config)
+    await runnable.ainvoke({"messages": CHAT}, config)
+    await runnable.ainvoke({"messages": [("user", "And now?")]}, config)
+    texts = [[message.text for message in asked[1:]] for asked, _ in agent.llm.requests]  # type: ignore[attr-defined]  # the scripted model
     assert texts[1] == ["Hello", "Hi!", "Paris?"]
     assert texts[2] == ["Hello", "Hi!", "Paris?", "second", "And now?"], "a question alone goes on from the memory"
     assert [entry.message.content for entry in await agent.history("t")] == [
@@ -93,7 +94,7 @@ async def test_blocks_and_ids_of_the_input_are_kept() -> None:
     image = {"type": "image", "base64": "AAAA", "mime_type": "image/png"}
     agent = agent_of("A cat.")
     await as_runnable(agent).ainvoke([HumanMessage([image], id="h")], {"configurable": {"thread_id": "t"}})
-    asked, _ = agent.llm.requests[0]  # type: ignore[attr-defined]
+    asked, _ = agent.llm.requests[0]  # type: ignore[attr-defined]  # the scripted model
     assert (asked[-1].id, asked[-1].content) == ("h", [image])
     assert (await agent.get("t")).input == "[image]"
 
@@ -156,7 +157,7 @@ async def test_a_bad_input_is_refused_before_any_call(given: Any, words: str) ->
     agent = agent_of("hi")
     with pytest.raises(ConfigError, match=words):
         await as_runnable(agent).ainvoke(given)
-    assert agent.llm.requests == []  # type: ignore[attr-defined]
+    assert agent.llm.requests == []  # type: ignore[attr-defined]  # the scripted model
 
 
 def test_what_is_no_agent_is_refused() -> None:
@@ -187,18 +188,18 @@ async def ask(stage: str, payload: Any, run: Any) -> Any:
 
 @pytest.mark.parametrize("resume", [{"decisions": [{"type": "approve"}]}, {"type": "approve"}, "approve"], ids=str)
 async def test_a_turn_that_waits_is_answered_by_a_command(resume: Any) -> None:
-    runnable, config = as_runnable(agent_of(CALL, "It is sunny.", guardrails=[ask])), {"configurable": {"thread_id": "t"}}
+    runnable, config = as_runnable(agent_of(CALL, "It is sunny.", guardrails=[ask])), THREAD
     with pytest.raises(NoAnswer, match=r"waits for a person's word: .*'c1'.*are you sure\?") as raised:
-        await runnable.ainvoke("q", config)  # type: ignore[arg-type]
+        await runnable.ainvoke("q", config)
     assert raised.value.run.pending[0]["call_id"] == "c1"
-    assert (await runnable.ainvoke(Command(resume=resume), config)).text == "It is sunny."  # type: ignore[arg-type]
+    assert (await runnable.ainvoke(Command(resume=resume), config)).text == "It is sunny."
 
 
 async def test_the_answer_to_a_command_streams_as_one_chunk() -> None:
-    runnable, config = as_runnable(agent_of(CALL, "It is sunny.", guardrails=[ask])), {"configurable": {"thread_id": "t"}}
+    runnable, config = as_runnable(agent_of(CALL, "It is sunny.", guardrails=[ask])), THREAD
     with pytest.raises(NoAnswer):
-        await runnable.ainvoke("q", config)  # type: ignore[arg-type]
-    [chunk] = [chunk async for chunk in runnable.astream(Command(resume="approve"), config)]  # type: ignore[arg-type]
+        await runnable.ainvoke("q", config)
+    [chunk] = [chunk async for chunk in runnable.astream(Command(resume="approve"), config)]
     assert (type(chunk), chunk.text) == (AIMessageChunk, "It is sunny.")
 
 
@@ -275,11 +276,11 @@ async def test_langgraphs_stream_modes() -> None:
 
 async def test_a_closed_stream_stops_the_turn_and_the_same_question_goes_on(tmp_path: Path) -> None:
     agent = agent_of(CALL, "It is sunny.", storage=tmp_path / "runs.db")
-    runnable, config = as_runnable(agent), {"configurable": {"thread_id": "t"}}
-    stream = runnable.astream({"messages": [("user", "q")]}, config)  # type: ignore[arg-type]
+    runnable, config = as_runnable(agent), THREAD
+    stream = runnable.astream({"messages": [("user", "q")]}, config)
     assert [message.type for message in (await anext(stream))["messages"]] == ["ai"]
-    await stream.aclose()  # type: ignore[attr-defined]
-    out = await runnable.ainvoke({"messages": [("user", "q")]}, config)  # type: ignore[arg-type]
+    await stream.aclose()  # type: ignore[attr-defined]  # an async generator, by the name of an iterator
+    out = await runnable.ainvoke({"messages": [("user", "q")]}, config)
     assert [message.type for message in out["messages"]] == ["ai", "tool", "ai"]
     assert (await agent.get("t")).turn == 1
 
@@ -289,22 +290,22 @@ async def test_the_conversation_that_was_given_is_the_turns_also_after_a_crash(t
     first = agent_of(CALL, storage=tmp_path / "runs.db")
     stream = as_runnable(first).astream({"messages": CHAT}, {"configurable": {"thread_id": "t"}})
     assert [message.type for message in (await anext(stream))["messages"]] == ["ai"]
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()  # type: ignore[attr-defined]  # an async generator, by the name of an iterator
     await first.aclose()
     async with agent_of("It is sunny.", storage=tmp_path / "runs.db") as second:
         assert (await second.resume("t")).output == "It is sunny."
-        asked, _ = second.llm.requests[0]  # type: ignore[attr-defined]
+        asked, _ = second.llm.requests[0]  # type: ignore[attr-defined]  # the scripted model
     assert [message.text for message in asked[1:4]] == ["Hello", "Hi!", "Paris?"]
     assert "Be brief." in asked[0].text
 
 
 def test_a_synchronous_stream_that_is_left_stops_the_turn(tmp_path: Path) -> None:
     agent = agent_of(CALL, "It is sunny.", storage=tmp_path / "runs.db")
-    runnable, config = as_runnable(agent), {"configurable": {"thread_id": "t"}}
-    for chunk in runnable.stream({"messages": [("user", "q")]}, config):  # type: ignore[arg-type]
+    runnable, config = as_runnable(agent), THREAD
+    for chunk in runnable.stream({"messages": [("user", "q")]}, config):
         assert [message.type for message in chunk["messages"]] == ["ai"]
         break
-    assert runnable.invoke("q", config).text == "It is sunny."  # type: ignore[arg-type]
+    assert runnable.invoke("q", config).text == "It is sunny."
     run_sync(agent.aclose())
 
 

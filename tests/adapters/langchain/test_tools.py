@@ -255,10 +255,10 @@ async def test_a_call_of_the_starter_code_is_taken_by_shape() -> None:
         args: dict[str, Any]
         call_id: str
         result: Optional[Any] = None  # noqa: UP045  # as pasted
-        error: Optional[str] = None  # noqa: UP045
+        error: Optional[str] = None  # noqa: UP045  the specification's own spelling
         latency_ms: float = 0.0
 
-    done = await as_tool_backend([pay]).execute(Pasted("pay", {"payee": "Ann", "amount": 1}, "c1"))  # type: ignore[arg-type]
+    done = await as_tool_backend([pay]).execute(Pasted("pay", {"payee": "Ann", "amount": 1}, "c1"))  # type: ignore[arg-type]  # a class pasted from the specification
 
     assert done.result == {"payee": "Ann", "amount": 1.0, "key": None}
 
@@ -317,7 +317,7 @@ def test_without_a_loop_it_can_be_invoked() -> None:
 async def test_a_backend_that_returns_no_call_broke_its_contract() -> None:
     class Broken(ToolBackend):
         async def execute(self, call: ToolCall) -> ToolCall:
-            return "done"  # type: ignore[return-value]
+            return "done"  # type: ignore[return-value]  # that is the breach
 
     with pytest.raises(ContractError, match=r"Broken\.execute returned str; the ToolCall with result or error set was due"):
         await as_tools(Broken(), [ECHO])[0].ainvoke(as_call())

@@ -228,7 +228,7 @@ async def test_async_calls_stay_in_their_thread() -> None:
     ],
 )  # fmt: skip
 def test_odd_transcripts_get_a_reply(messages: list[BaseMessage]) -> None:
-    reply = WITH_TOOLS._generate(messages) if not messages else WITH_TOOLS.invoke(messages)  # type: ignore[attr-defined]
+    reply = WITH_TOOLS._generate(messages) if not messages else WITH_TOOLS.invoke(messages)  # type: ignore[attr-defined]  # the model behind what bind_tools returned
     assert reply
 
 
