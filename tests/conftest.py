@@ -1,10 +1,11 @@
 """How the tests are run: Hypothesis profiles, and an environment without keys. Fixtures live beside the tests that use
-them, or in `agent_graph.testing`."""
+them, or in `agent_graph.testing`; here are those that several files share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -43,3 +44,21 @@ def times(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
 
 # No vocabulary that lies around on this machine: counts are the same everywhere (see agent_graph/runtime/vocabulary.py).
 os.environ["TIKTOKEN_CACHE_DIR"] = ""
+
+
+@pytest.fixture
+def at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, in a home of one's own, with nothing configured."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    for name in ("AGENT_GRAPH_STORAGE", "XDG_STATE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+
+
+@pytest.fixture
+def no_file(tmp_path: Path) -> Iterator[None]:
+    """Nothing may be written."""
+    yield
+    assert [str(path) for path in tmp_path.rglob("*") if path.is_file()] == []
