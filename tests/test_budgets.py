@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sqlite3
 from collections.abc import Awaitable, Sequence
 from contextlib import closing
@@ -14,12 +15,22 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import tool
 
-from agent_graph import AgentRun, Budget, ConfigError, ProductionAgent, RunInProgress, RunNotFound, create_production_agent
+from agent_graph import (
+    AgentRun,
+    Ask,
+    Budget,
+    ConfigError,
+    ProductionAgent,
+    RunInProgress,
+    RunNotFound,
+    create_production_agent,
+    guardrail,
+)
 from agent_graph.runtime.turn import current_turn
 from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, LedgerRow
 from agent_graph.storage.sqlite import SqliteStorage
-from agent_graph.testing import ListObservability, ScriptedChatModel
-from tests.provider import PaidModel, Provider, tool_call
+from agent_graph.testing import FakeClock, ListObservability, ScriptedChatModel
+from tests.provider import InternalServerError, PaidModel, Provider, tool_call
 
 FORTY_CENTS = Decimal("0.40") / 1_000
 """USD a token: a reply of 1,000 tokens costs $0.40."""
@@ -110,18 +121,23 @@ async def test_a_turn_that_ended_at_a_shared_limit_goes_on_once_the_limit_holds(
     """There was no way on but `add_budget` of nothing."""
     provider, seen, file = Provider(), ListObservability(), tmp_path / "runs.db"
 
-    def limited(usd: float) -> ProductionAgent:
-        team = Budget("team-a", max_cost_usd=usd, per="total")
+    def look(at: int) -> str:
+        """Look, and find more than was held for the landing."""
+        return "nothing, " * 10_000
+
+    def limited(tokens: int) -> ProductionAgent:
+        team = Budget("team-a", max_tokens=tokens, per="total")
         return agent_of(paid(provider, looks_once), [look], budget=team, storage=file, observability=seen, max_cost_usd=5)
 
-    async with limited(0.25) as agent:
+    async with limited(4_000) as agent:
         first = await agent.run("q", "r")
-        assert (first.status, first.stop_reason, first.steps) == ("failed", "budget", 1)
+        assert (first.status, first.stop_reason, first.steps, first.landed) == ("failed", "budget", 1, None)
         assert await agent.unfinished() == [], "it has ended: nobody has to go on with it"
         again = await agent.resume("r")
-        assert (again.status, again.stop_reason, again.error, again.turn) == ("failed", "budget", first.error, 1)
+        assert (again.status, again.stop_reason, again.turn) == ("failed", "budget", 1)
+        assert (again.error or "").startswith("budget: team-a (in all): max_tokens 510 + ")
         assert len(provider.calls) == 1, "as long as the limit stands, nobody is asked"
-    async with limited(1) as agent:
+    async with limited(400_000) as agent:
         run = await agent.resume("r")
         assert (run.status, run.output, run.turn, run.steps) == ("complete", "done", 1, 2)
         assert Decimal(str(run.total_cost_usd)) == provider.bill_usd == _used(file, "team-a")
@@ -135,6 +151,56 @@ async def test_a_turn_that_ended_at_another_limit_is_no_matter_of_a_shared_one(t
     assert (await agent.run("q", "r")).stop_reason == "max_steps"
     with pytest.raises(RunNotFound):
         await agent.resume("r")
+
+
+# -- a landing that is held ---------------------------------------------------------------------------------------------------
+
+
+class Meanwhile(FakeClock):
+    """A clock under which something else happens whenever somebody waits."""
+
+    def __init__(self, happens: Any) -> None:
+        super().__init__(auto=True)
+        self._happens = happens
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.get_running_loop().create_task(self._happens(), context=contextvars.Context())  # no child of the turn that waits
+
+
+async def test_a_landing_that_was_refused_is_held_for_its_next_attempt(tmp_path: Path) -> None:
+    provider, team, others = Provider(), Budget("team-a", max_cost_usd=0.25, per="total"), list[AgentRun]()
+    storage = SqliteStorage(tmp_path / "runs.db")  # one for both: each sees at once what the other has given back
+    said = iter([(tool_call("look", 1, at=1), 360), InternalServerError("busy"), (AIMessage("done"), 100)])
+
+    async def another() -> None:
+        others.append(await quick.run("q"))
+
+    quick = agent_of(paid(provider, lambda messages, number: (AIMessage("mine"), 250), name="quick"), budget=team, storage=storage)
+    model = paid(provider, lambda messages, number: next(said))
+    agent = agent_of(model, [look], budget=team, storage=storage, max_cost_usd=5, clock=Meanwhile(another))
+    run = await agent.run("q", "r")
+    assert [(other.status, other.stop_reason) for other in others] == [("failed", "budget")]
+    assert (run.status, run.output, run.landed) == ("complete", "done", "budget")
+    assert provider.calls == ["paid", "paid"], "a refused attempt is not billed"
+    assert (await quick.run("q")).status == "failed", "what is left is too little for anything"
+    await storage.close()
+    assert _used(tmp_path / "runs.db", "team-a") == provider.bill_usd == Decimal(460) * FORTY_CENTS
+
+
+async def test_a_turn_that_waits_for_a_person_holds_nothing(tmp_path: Path) -> None:
+    @guardrail(stages=["tool_args"], name="boss")
+    async def boss(stage: Any, payload: Any, run: Any) -> Ask:
+        return Ask("may it?")
+
+    provider, team = Provider(), Budget("team-a", max_cost_usd=5, per="total")
+    agent = agent_of(paid(provider, looks_once), [look], budget=team, storage=tmp_path / "runs.db", guardrails=[boss])
+    run = await agent.run("q", "r")
+    assert (run.status, len(run.pending)) == ("running", 1)
+    assert _used(tmp_path / "runs.db", "team-a") == provider.bill_usd
+    run = await agent.resolve("r", run.pending[0]["call_id"], {"type": "approve"})
+    assert (run.status, run.output) == ("complete", "done")
+    assert _used(tmp_path / "runs.db", "team-a") == provider.bill_usd
+    await agent.aclose()
 
 
 # -- sub-agents ---------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import tool
 
 from agent_graph import Budget, ProductionAgent, create_production_agent
-from agent_graph.storage.port import LedgerRow, TurnKey
+from agent_graph.decisions import prompt
+from agent_graph.storage.port import Charge, LedgerRow, TurnKey
 from agent_graph.testing import FakeClock
 from tests.provider import APIConnectionError, Hangs, InternalServerError, PaidModel, Provider, tool_call
 
@@ -112,7 +113,9 @@ class World:
         for run_id in run_ids:
             rows: list[LedgerRow] = list(await agent.storage.ledger(TurnKey("default", run_id, 1)))
             settled = sum((Decimal(row.cost_nusd) for row in rows), Decimal(0))
-            open_ = sum((Decimal(row.bound_nusd) for row in rows if row.state in ("reserved", "unsettled")), Decimal(0))
+            open_ = sum(
+                (Decimal(row.bound_nusd) for row in rows if row.state in ("reserved", "unsettled") and row.kind != "landing"), Decimal(0)
+            )
             sums.append((settled / 10**9, open_ / 10**9))
         return sums
 
@@ -181,6 +184,49 @@ def test_eight_runs_on_one_named_budget_never_pass_it(events: Any, cents: int, t
         accounts = await world.accounts(agents[0], names)
         settled, uncertain = (sum((account[at] for account in accounts), Decimal(0)) for at in (0, 1))
         assert settled <= world.provider.bill_usd <= settled + uncertain <= limit
+        use = await agents[0].storage.budget_use(Charge("default", "team-a", ""))
+        assert Decimal(use.nusd) / 10**9 == settled + uncertain, "no landing is held any more, whoever died with one"
+        for agent in agents:
+            await agent.aclose()
+
+    asyncio.run(work())
+
+
+STEPS = st.tuples(st.sampled_from(["tool", "tool", "tool", "answer", "refused"]), TOKENS, st.integers(0, 30))
+
+
+@PROPERTY
+@given(events=st.lists(STEPS, max_size=40), cents=st.integers(10, 300), per=st.sampled_from([0, 1_000]))
+def test_a_run_that_spent_of_a_shared_budget_lands(events: Any, cents: int, per: int, tmp_path_factory: Any) -> None:
+    """Of runs that competed for the last of a budget, some spent and then ended without an answer.
+
+    Each call of the provider takes as many ticks of the loop as its event says: the runs come to their reservations in any order.
+    """
+    limit, world = Decimal(cents) / 100, World([], tmp_path_factory.mktemp("world"))
+    team, taken = Budget("team-a", max_cost_usd=limit, max_tokens=per * cents or None, per="total"), iter([*events])
+
+    def says(messages: list[BaseMessage], number: int) -> Any:
+        what, tokens, ticks = next(taken, ("tool", 900, 3))
+
+        async def late() -> Any:
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            if what == "refused":
+                raise InternalServerError("refused")
+            ends = what == "answer" or prompt.LANDING in messages[0].text
+            return (AIMessage("done") if ends else tool_call("look", number, text=f"{number}")), tokens
+
+        return late()
+
+    async def work() -> None:
+        model = PaidModel(model_name="main", provider=world.provider, usd_per_token=Decimal("0.0004"), says=says)
+        agents = [agent_over(world.file, world, model, [look], budget=team, max_cost_usd=None) for _ in range(2)]
+        runs = await asyncio.gather(*(agents[n % 2].run("q", f"r{n}") for n in range(6)))
+        assert world.provider.bill_usd <= limit
+        for run in runs:
+            assert run.status == "complete" or not run.steps or run.stop_reason == "error", run
+        use = await agents[0].storage.budget_use(Charge("default", "team-a", ""))
+        assert Decimal(use.nusd) / 10**9 == world.provider.bill_usd, "nothing is held any more"
         for agent in agents:
             await agent.aclose()
 

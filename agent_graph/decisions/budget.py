@@ -15,6 +15,10 @@ is told to answer from what it knows, without tools. A call is normal only if a 
 more step, and time beyond the landing's share); otherwise it is the landing itself. A turn's first call never lands, since
 there is nothing yet to answer from.
 
+A shared budget is spent by runs that know nothing of each other: what fits behind a call now may be gone when the landing is due. There
+the landing is not only left room for but *held*: from a turn's first call on its worst case counts in the budget, until the turn lands or
+ends. So no call is made there, not even a first one, behind which a landing could not be held.
+
 Where a worst case does not fit, the output cap is shrunk first: a shorter answer is better than none, down to a floor below
 which an answer is no answer (a reasoning model needs more, because it thinks inside its output).
 
@@ -30,6 +34,7 @@ from decimal import Decimal
 from typing import Literal, TypeAlias
 
 __all__ = [
+    "NOTHING",
     "Account",
     "Admission",
     "Estimate",
@@ -112,6 +117,9 @@ class Estimate:
     """USD of both."""
 
 
+NOTHING = Estimate(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
     """An account above a turn's own in which its calls count too: only tokens and USD are looked at."""
@@ -122,8 +130,10 @@ class Account:
     """Whose it is, in words: "run 'r', which began this one", or "team-a (a day)"."""
     shared: bool = False
     """Whether it is a budget shared by name; else it is a turn's."""
-    kept: Estimate = field(default=Estimate(input_tokens=0, output_tokens=0, cost_usd=Decimal(0)))
+    kept: Estimate = NOTHING
     """What the owner keeps for a landing of its own."""
+    held: Estimate = NOTHING
+    """What the turn that asks holds there for its landing; not in `spent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +146,8 @@ class Normal:
     """Worst case at that cap: what is to be reserved."""
     landing: Estimate | None = field(default=None, compare=False)
     """The least landing that was left room for behind it."""
+    held: Estimate | None = field(default=None, compare=False)
+    """The least landing that shared budgets are to hold from now on; None: they hold none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,7 @@ def admit(
     can_shrink: bool,
     reasoning: bool = False,
     landing_after: Estimate | None = None,
+    landing_held: Estimate | None = None,
     above: Sequence[Account] = (),
     late: bool = False,
 ) -> Admission:
@@ -197,6 +210,7 @@ def admit(
         can_shrink: whether the backend takes an output cap.
         reasoning: whether the model thinks inside its output, which sets a higher floor.
         landing_after: worst case of a landing made after the call, whose input then holds the call's reply too; default `landing`.
+        landing_held: worst case of the landing that shared budgets hold behind the call; None: they hold none.
         above: the other accounts in which the call counts.
         late: whether a clock that `limits` do not know (an absolute deadline, the time of the turn above) leaves no time for a
             landing after the call.
@@ -207,18 +221,20 @@ def admit(
     floor = MIN_REASONING_TOKENS if reasoning else MIN_OUTPUT_TOKENS
     cap = _Cap(price_usd=output_price_usd or Decimal(0), floor=floor, shrinks=can_shrink)
     accounts = (Account(limits=limits, spent=spent, owner=""), *above)
-    room = _Room.of(accounts)
     after = None if landing is None else cap.least(landing_after or landing)
+    held = None if landing is None or landing_held is None else cap.least(landing_held)
     if landing is None or after is None or first:
-        fitted = cap.fit(call, room)
-        return replace(fitted, landing=after) if isinstance(fitted, Normal) else _refusal(fitted, accounts, cap.least(call))
-    normal = _last_call(limits, spent, late=late) or cap.fit(call, room.less(after))
+        fitted = cap.fit(call, _Room.of(accounts, held=held))
+        if isinstance(fitted, Normal):
+            return replace(fitted, landing=after, held=held)
+        return _refusal(fitted, accounts, cap.least(call), held)
+    normal = _last_call(limits, spent, late=late) or cap.fit(call, _Room.of(accounts, behind=after, held=held))
     if isinstance(normal, Normal):
-        return replace(normal, landing=after)
-    fitted = cap.fit(landing, room)
+        return replace(normal, landing=after, held=held)
+    fitted = cap.fit(landing, _Room.of(accounts))
     if isinstance(fitted, Normal):
-        return Land(_key_of(normal, accounts, cap.least(call), after), fitted.max_output_tokens)
-    return _refusal(fitted, accounts, cap.least(landing))
+        return Land(_key_of(normal, accounts, cap.least(call), after, held), fitted.max_output_tokens)
+    return _refusal(fitted, accounts, cap.least(landing), None)
 
 
 def landing_share_s(timeout_s: float) -> float:
@@ -234,18 +250,14 @@ class _Room:
     usd: Decimal | None
 
     @classmethod
-    def of(cls, accounts: Sequence[Account]) -> _Room:
-        """Return what the tightest of `accounts` leaves."""
-        tokens = [left for account in accounts if (left := _left_tokens(account)) is not None]
-        usd = [some for account in accounts if (some := _left_usd(account)) is not None]
-        return cls(tokens=min(tokens, default=None), usd=min(usd, default=None))
+    def of(cls, accounts: Sequence[Account], *, behind: Estimate | None = None, held: Estimate | None = None) -> _Room:
+        """Return what the tightest of `accounts` leaves for a call: `behind` it a landing, in shared ones that which they hold.
 
-    def less(self, landing: Estimate) -> _Room:
-        """Return the room before `landing`; a free landing needs some too, since a limit used up exactly is a reached one."""
-        return _Room(
-            tokens=None if self.tokens is None else self.tokens - max(landing.input_tokens + landing.output_tokens, 1),
-            usd=None if self.usd is None else self.usd - max(landing.cost_usd, NANO_USD),
-        )
+        With neither it is the last call, which may use what is held for it.
+        """
+        rooms = [_left(account, held if account.shared and held is not None else behind) for account in accounts]
+        tokens, usd = [room.tokens for room in rooms if room.tokens is not None], [room.usd for room in rooms if room.usd is not None]
+        return cls(tokens=min(tokens, default=None), usd=min(usd, default=None))
 
     def short_of(self, call: Estimate) -> Key | None:
         """Return the limit that does not hold `call`, or None."""
@@ -315,14 +327,19 @@ def _of_account(account: Account, refused: Refuse) -> Refuse:
     return Refuse(refused.key, f"{refused.text}, of {account.owner}") if account.owner else refused
 
 
-def _left_tokens(account: Account) -> int | None:
-    limit, kept = account.limits.max_tokens, account.kept
-    return None if limit is None else limit - account.spent.bound_tokens - kept.input_tokens - kept.output_tokens
+def _left(account: Account, landing: Estimate | None) -> _Room:
+    """Return what an account leaves for a call with `landing` behind it; a free one needs some too: a limit used up exactly is reached."""
+    limits, spent, kept, held = account.limits, account.spent, account.kept, account.held
+    tokens = 0 if landing is None else max(_tokens(landing), _tokens(held), 1)
+    usd = Decimal(0) if landing is None else max(landing.cost_usd, held.cost_usd, NANO_USD)
+    return _Room(
+        tokens=None if limits.max_tokens is None else limits.max_tokens - spent.bound_tokens - _tokens(kept) - tokens,
+        usd=None if limits.max_cost_usd is None else limits.max_cost_usd - spent.bound_usd - kept.cost_usd - usd,
+    )
 
 
-def _left_usd(account: Account) -> Decimal | None:
-    limit = account.limits.max_cost_usd
-    return None if limit is None else limit - account.spent.bound_usd - account.kept.cost_usd
+def _tokens(call: Estimate) -> int:
+    return call.input_tokens + call.output_tokens
 
 
 def _last_call(limits: Limits, spent: Spent, *, late: bool) -> Key | None:
@@ -334,20 +351,21 @@ def _last_call(limits: Limits, spent: Spent, *, late: bool) -> Key | None:
     return None
 
 
-def _refusal(key: Key, accounts: Sequence[Account], call: Estimate) -> Refuse:
-    """Return the refusal of `call` by the first account that does not hold it."""
-    account = next(account for account in accounts if _Room.of((account,)).short_of(call) == key)
+def _refusal(key: Key, accounts: Sequence[Account], call: Estimate, held: Estimate | None) -> Refuse:
+    """Return the refusal of `call`, and of the landing held behind it, by the first account that does not hold them."""
+    account = next(account for account in accounts if _Room.of((account,), held=held).short_of(call) == key)
     limits, spent = account.limits, account.spent
+    more = held if held is not None and account.shared else NOTHING
     if key == "max_tokens":
-        text = f"{key}: {spent.bound_tokens} + {call.input_tokens + call.output_tokens} of {limits.max_tokens}"
+        text = f"{key}: {spent.bound_tokens} + {_tokens(call) + _tokens(more)} of {limits.max_tokens}"
     else:
-        text = f"{key}: {plain(spent.bound_usd)} + {plain(call.cost_usd)} of {plain(limits.max_cost_usd)}"
+        text = f"{key}: {plain(spent.bound_usd)} + {plain(call.cost_usd + more.cost_usd)} of {plain(limits.max_cost_usd)}"
     return _of_account(account, Refuse(key, text))
 
 
-def _key_of(key: Key, accounts: Sequence[Account], call: Estimate, landing: Estimate) -> Key:
+def _key_of(key: Key, accounts: Sequence[Account], call: Estimate, landing: Estimate, held: Estimate | None) -> Key:
     """Return `key`, or "budget" where it is a shared budget that does not hold `call` and `landing`."""
-    short = (account for account in accounts if _Room.of((account,)).less(landing).short_of(call) == key)
+    short = (account for account in accounts if _Room.of((account,), behind=landing, held=held).short_of(call) == key)
     account = next(short, None) if key in ("max_tokens", "max_cost_usd") else None
     return "budget" if account is not None and account.shared else key
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Literal
 
 from agent_graph.decisions.results import make_storable
@@ -17,7 +17,21 @@ from agent_graph.errors import OutcomeUnknown
 from agent_graph.storage.port import JournalRow, LedgerRow, Storage, TurnRow
 from agent_graph.types import AgentRun, ToolCall
 
-__all__ = ["NANO", "Totals", "call_of", "from_json", "is_over", "rebuild", "stored_run", "to_json", "to_result", "totals", "usd", "used_s"]
+__all__ = [
+    "NANO",
+    "Totals",
+    "call_of",
+    "from_json",
+    "is_over",
+    "nano",
+    "rebuild",
+    "stored_run",
+    "to_json",
+    "to_result",
+    "totals",
+    "usd",
+    "used_s",
+]
 
 NANO = 10**9
 ENDED = frozenset({"complete", "failed", "timeout", "closed"})
@@ -44,6 +58,8 @@ class Totals:
 
     def add(self, row: LedgerRow, sign: Literal[1, -1] = 1) -> None:
         """Count `row`; with -1, take it out again."""
+        if row.kind == "landing":  # it is held in shared budgets, and no money of the turn
+            return
         if row.state in ("reserved", "unsettled"):
             self.uncertain_tokens += sign * row.bound_tokens
             self.uncertain_nusd += sign * row.bound_nusd
@@ -69,6 +85,11 @@ def totals(rows: Iterable[LedgerRow]) -> Totals:
 def usd(nano: int) -> Decimal:
     """Return nano-USD as USD."""
     return Decimal(nano) / NANO
+
+
+def nano(amount: Decimal) -> int:
+    """Return USD as nano-USD, rounded up: a price below a nano-dollar must not count as nothing."""
+    return int((amount * NANO).to_integral_value(rounding=ROUND_CEILING))
 
 
 def to_json(run: AgentRun) -> str:

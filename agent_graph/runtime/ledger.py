@@ -6,7 +6,8 @@ How it works
     above it, since a turn begun inside a tool of another is that one's child; and the budgets shared by name. A parent keeps one row
     a child, which follows the child's sums: so what a child reserves is out of reach for its parent and its siblings, and after a
     crash the parent's account still covers it. Shared budgets are decided by the storage (`Storage.reserve`), because other
-    processes reserve there too; what it answers is looked at once more where it refuses.
+    processes reserve there too; what it answers is looked at once more where it refuses. There a
+    turn also holds the landing that it may yet need (`held.py`).
 
 What must stay true
     1. settled + uncertain + reserved <= limit, in every account, at every instant, whatever runs at once.
@@ -23,11 +24,12 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from agent_graph.decisions.budget import Account, Admission, Estimate, Land, Limits, Normal, Refuse, Spent
-from agent_graph.runtime.account import NANO, Totals, totals, usd
+from agent_graph.decisions.budget import NOTHING, Account, Admission, Land, Limits, Normal, Refuse, Spent
+from agent_graph.runtime.account import Totals, nano, totals, usd
+from agent_graph.runtime.held import Holding
 from agent_graph.runtime.shares import Share
 from agent_graph.storage.port import BudgetAnswer, BudgetUse, Charge, LedgerRow, TurnKey
 
@@ -35,12 +37,11 @@ if TYPE_CHECKING:
     from agent_graph.config import Budget
     from agent_graph.storage.port import Storage
 
-__all__ = ["Ledger", "Reserved", "nano"]
+__all__ = ["Ledger", "Reserved"]
 
 ROUNDS = 100
 """So often a reservation is tried that a shared budget refused, each time by what it holds by then."""
 _UNPRICED = json.dumps({"unpriced": True})
-NOTHING = Estimate(input_tokens=0, output_tokens=0, cost_usd=Decimal(0))
 
 _lock = threading.RLock()
 """Held while a reservation is decided and entered, or closed: the turns of a tree may live in several threads."""
@@ -53,11 +54,6 @@ def _renew_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
-
-
-def nano(amount: Decimal) -> int:
-    """Return USD as nano-USD, rounded up: a price below a nano-dollar must not count as nothing."""
-    return int((amount * NANO).to_integral_value(rounding=ROUND_CEILING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +105,17 @@ class Ledger:
         inherited = () if parent is None or not self._beside(parent) else parent._shares
         self._shares: tuple[Share, ...] = tuple(dict.fromkeys((*own, *inherited)))
         self._uses: dict[Charge, BudgetUse] = {}
+        self._holding = Holding(write=self._write, next_entry=self._next_entry)
+        self._asking = asyncio.Lock()
 
     def restore(self, rows: Sequence[LedgerRow]) -> None:
         """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
         self.sums = totals(rows)
         self._entries = max((row.entry for row in rows), default=0)
         self._children = {_name_of(row): row for row in rows if row.kind == "subagent"}
+        self._holding.restore(rows)
         for row in rows:
-            if row.state == "reserved":
+            if row.state == "reserved" and row.kind != "landing":
                 row = replace(row, state="unsettled")
                 self._write(row)
                 if row.kind == "subagent":
@@ -138,6 +137,13 @@ class Ledger:
             model: its name.
             unpriced: whether its price is unknown: then the bound is no bound, and the row says so for as long as the bill is open.
         """
+        given: dict[str, Any] = {"step": step, "kind": kind, "attempt": attempt, "model": model}
+        if not self._shares:
+            return await self._reserved(decide, unpriced=unpriced, **given)
+        async with self._asking:  # a row that grew by two calls at once would hold but one of them
+            return await self._reserved(decide, unpriced=unpriced, **given)
+
+    async def _reserved(self, decide: Callable[[], Admission], *, unpriced: bool, **given: Any) -> Reserved | Land | Refuse:
         await self.refresh()
         for _ in range(ROUNDS):
             with _lock:
@@ -147,11 +153,11 @@ class Ledger:
                 assert admission.call is not None, "admit says what to reserve"
                 worst = admission.call
                 tokens = worst.input_tokens + worst.output_tokens
-                row = self._new_row(step=step, kind=kind, attempt=attempt, model=model, bound_usd=worst.cost_usd, bound_tokens=tokens)
+                row = self._new_row(bound_usd=worst.cost_usd, bound_tokens=tokens, **given)
                 row = replace(row, usage=_UNPRICED) if unpriced else row
-                answers = self._enter(row)
+                answers = self._enter(row, self._holding.ask(row, admission))
             if await self._is_granted(row, answers):
-                if kind == "step":
+                if row.kind == "step":
                     self._kept = admission.landing or NOTHING
                 return Reserved(row.entry, admission)
         return Refuse("budget", f"budget: others took what was left, {ROUNDS} times in a row")
@@ -160,7 +166,7 @@ class Ledger:
         """Enter what the caller has admitted by itself, where no shared budget is concerned; return the entry number."""
         with _lock:
             row = self._new_row(step=step, kind=kind, attempt=attempt, model=model, bound_usd=bound_usd, bound_tokens=bound_tokens)
-            asked = self._enter(row)
+            asked = self._enter(row, row)
         assert not asked, "a shared budget has to be asked: reserve()"
         return row.entry
 
@@ -201,10 +207,10 @@ class Ledger:
         text = f"max_cost_usd: run {gone.key.run_id!r}, which began this one, has ended, and what it had left with it"
         return Refuse("max_cost_usd", text)
 
-    def _enter(self, row: LedgerRow) -> list[_Asked]:
+    def _enter(self, row: LedgerRow, asked_for: LedgerRow) -> list[_Asked]:
         self._open[row.entry] = row
         self.sums.add(row)
-        asked = self._write(row, reserving=True)
+        asked = self._write(asked_for, reserving=True)
         try:
             return [*asked, *self._tell(reserving=True)]
         except BaseException:  # a turn above can record nothing any more, so this one makes no call
@@ -223,6 +229,8 @@ class Ledger:
             raise
         for asked, answer in zip(answers, told, strict=True):
             asked.ledger._uses.update(zip(asked.charges, answer.uses, strict=False))
+        with _lock:
+            self._holding.answered(row, granted=told[0].granted)
         if all(answer.granted for answer in told):
             return True
         if row.charges and not told[0].granted:
@@ -254,7 +262,9 @@ class Ledger:
         return cost <= bound
 
     def unbilled(self, entry: int, reason: str) -> None:
-        """Book that an attempt failed and cost nothing: the provider refused it."""
+        """Book that an attempt failed and cost nothing: the provider refused it. What a landing took up is held again."""
+        with _lock:
+            self._holding.unbilled(self._open[entry])
         self._close(entry, state="failed", usage=json.dumps({"error": reason}))
 
     def unsettle(self, entry: int, reason: str) -> None:
@@ -288,7 +298,11 @@ class Ledger:
         """Return the other accounts in which this turn's calls count, as far as is known here."""
         if self.parent is None and not self._shares:
             return ()
-        accounts = [share.account(ledger._uses.get(share.charge(self._now()), BudgetUse())) for ledger, share in self._all_shares()]
+        accounts: list[Account] = []
+        for ledger, share in self._all_shares():
+            charge = share.charge(self._now())
+            held = self._holding.within(charge) if ledger is self else NOTHING
+            accounts.append(share.account(ledger._uses.get(charge, BudgetUse()), held))
         for ledger in self._line():
             if ledger is not self:
                 owner = f"run {ledger.key.run_id!r}, which began this one"
@@ -313,6 +327,11 @@ class Ledger:
             if self.parent is not None and self._name in self.parent._children:
                 self._tell(state="unsettled" if self.sums.uncertain_nusd or self.sums.uncertain_tokens else "settled")
             self.ended = True
+
+    def give_back(self) -> None:
+        """Hold nothing any more for a landing: the turn ends, stops or waits."""
+        with _lock:
+            self._holding.give_back()
 
     def book_ended(self, key: TurnKey, rows: Sequence[LedgerRow]) -> None:
         """Book an earlier child, which ended without this turn's having been told, by its own rows."""

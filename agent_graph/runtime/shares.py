@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent_graph.decisions.budget import Account, Limits, Spent
+from agent_graph.decisions.budget import Account, Estimate, Limits, Spent
 from agent_graph.runtime.account import NANO, usd
 from agent_graph.storage.port import BudgetCap, BudgetUse, Charge
 
@@ -31,11 +31,12 @@ class Share:
         limit = self.budget.max_cost_usd
         return BudgetCap(charge, None if limit is None else int(limit * NANO), self.budget.max_tokens)
 
-    def account(self, use: BudgetUse) -> Account:
-        """Return it as an account."""
+    def account(self, use: BudgetUse, held: Estimate) -> Account:
+        """Return it as an account; `held`: what the turn that asks holds in it."""
         return Account(
             limits=Limits(max_tokens=self.budget.max_tokens, max_cost_usd=self.budget.max_cost_usd),
-            spent=Spent(tokens=use.tokens, cost_usd=usd(use.nusd)),
+            spent=Spent(tokens=use.tokens - held.input_tokens, cost_usd=usd(use.nusd) - held.cost_usd),
+            held=held,
             owner=f"{self.budget.name} ({'a day' if self.budget.per == 'day' else 'in all'})",
             shared=True,
         )

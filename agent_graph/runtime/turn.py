@@ -297,7 +297,9 @@ class Turn:
         await self.ledger.durable()
 
     def put_turn(self, status: Any, *, result: bool, delivered: bool = False) -> None:
-        """Queue the turn's own row with a new status."""
+        """Queue the turn's own row with a new status; one that does not run holds nothing, before it is said so (nobody may look later)."""
+        if status != "running":
+            self.ledger.give_back()
         self.row = replace(
             self.row,
             status=status,

@@ -3,7 +3,8 @@
 A budget is one row: what is settled, and what is reserved or of unknown end at its bound, summed over every ledger row that names
 it. Whoever writes such a row moves the sum by the difference to the row before, in the same transaction; SQLite lets one process
 write at a time, so "does it still fit" and "it is reserved" are one step, whoever else asks. A run that is deleted leaves the sum as
-it is: the money is spent.
+it is: the money is spent. What was held for a landing and not spent is given back: by the turn itself, or where a dead one is closed or
+deleted.
 
 Each function here runs in the writer's thread (`use` in a reader's), inside its transaction, and depends on the database alone.
 """
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, Charge, LedgerRow, Redactor
 from agent_graph.storage.rows import LEDGER_COLUMNS, read_ledger, statement
 
-__all__ = ["book", "reserve", "use"]
+__all__ = ["book", "give_back", "reserve", "use"]
 
 _MOVE = (
     "INSERT INTO ag_budgets (namespace, budget, period, nusd, tokens) VALUES (?, ?, ?, ?, ?) "
@@ -44,6 +46,13 @@ def book(connection: sqlite3.Connection, row: LedgerRow, redact: Redactor | None
     connection.execute(sql, parameters)
 
 
+def give_back(connection: sqlite3.Connection, namespace: str, run_id: str) -> None:
+    """Let nothing be held any more for the landing of a turn of this run, which will not come."""
+    sql = f"SELECT {LEDGER_COLUMNS} FROM ag_ledger WHERE namespace = ? AND run_id = ? AND kind = 'landing' AND state = 'reserved'"  # noqa: S608 - constants only
+    for found in connection.execute(sql, (namespace, run_id)).fetchall():
+        book(connection, replace(read_ledger(found), state="failed"), None)
+
+
 def use(connection: sqlite3.Connection, charge: Charge) -> BudgetUse:
     """Return what counts in a budget."""
     sql = "SELECT nusd, tokens FROM ag_budgets WHERE namespace = ? AND budget = ? AND period = ?"
@@ -66,9 +75,10 @@ def _counts(row: LedgerRow | None) -> BudgetUse:
 
 
 def _holds(cap: BudgetCap, used: BudgetUse, more: BudgetUse) -> bool:
-    if cap.max_nusd is not None and used.nusd + more.nusd > cap.max_nusd:
+    """Return whether a cap holds `more`; what is no more is held, also in a budget that is over its cap."""
+    if cap.max_nusd is not None and used.nusd + more.nusd > cap.max_nusd and more.nusd > 0:
         return False
-    return cap.max_tokens is None or used.tokens + more.tokens <= cap.max_tokens
+    return cap.max_tokens is None or used.tokens + more.tokens <= cap.max_tokens or more.tokens <= 0
 
 
 def _move(connection: sqlite3.Connection, row: LedgerRow, sign: int) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from agent_graph.errors import LeaseLost, RunInProgress
+from agent_graph.storage import budgets
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.claims import Decision, Past, decide
 from agent_graph.storage.leases import Hold, Lease, Owner, is_alive, is_being_taken, this_process
@@ -99,6 +100,7 @@ def _begin(
     if closed is not None:
         closed = replace(closed, status="closed", updated_at=now)
         _set_status(connection, closed)
+        budgets.give_back(connection, request.namespace, request.run_id)
     assert request.input is not None  # `decide` opens a turn only for an input
     turn = TurnRow(
         key=TurnKey(request.namespace, request.run_id, number),
@@ -231,6 +233,7 @@ def delete(connection: sqlite3.Connection, namespace: str, run_id: str) -> None:
     lease = _lease(connection, namespace, run_id)
     if lease is not None and _is_held(lease):
         raise RunInProgress(f"run {run_id!r} is being worked on, so it cannot be deleted. Wait for it, or stop it.", run_id=run_id)
+    budgets.give_back(connection, namespace, run_id)
     with _overwriting(connection):
         for table in _OUR_TABLES:
             connection.execute(f"DELETE FROM {table} WHERE namespace = ? AND run_id = ?", (namespace, run_id))  # noqa: S608 - constants only

@@ -147,7 +147,9 @@ class LedgerRow:
     """From 1, in the order of reservation within the turn."""
     step: int
     """The step it was made for; 0 outside the loop's steps."""
-    kind: Literal["step", "summary", "judge", "subagent"]
+    kind: Literal["step", "summary", "judge", "subagent", "landing"]
+    """What the call is for; "subagent": a turn begun inside this one's tools; "landing": no call, but what is held for one in the shared
+    budgets of `charges`, and counts in those alone."""
     attempt: int
     """From 1 within its call."""
     model: str
@@ -294,8 +296,10 @@ class Storage(ABC):
         """Queue `row` (*queued*); it is written if each budget of `caps` holds it beside what counts there already, else not.
 
         Decided and written in one transaction, whoever else reserves in this or another process. A row that is there already is
-        replaced, and only the difference has to fit. `row.charges` are those of `caps`. What a `put` of the row makes of it later
-        (settled, failed) moves its budgets in that same transaction; a row that is left as it is counts for ever. The answer
+        replaced, and only the difference has to fit; one that asks for no more is granted.
+        `row.charges` are those of `caps`. What a `put` of the row makes of it later
+        (settled, failed) moves its budgets in that same transaction; a row that is left as it is counts for ever, but one of kind
+        "landing": it counts until its run is deleted, or a claim closes its turn. The answer
         comes once committed; await `durable` before acting on it.
 
         Raises:

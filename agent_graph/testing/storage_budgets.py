@@ -57,6 +57,29 @@ class BudgetsContract(StorageFixtures):
         assert await storage.budget_use(TEAM) == BudgetUse(30, 0)
 
     @in_a_loop
+    async def test_a_row_that_asks_for_no_more_fits_in_a_budget_that_is_over(self, storage: Storage) -> None:
+        turn, fence = await begun(storage, asyncio.current_task())
+        await storage.reserve(charged(turn.key, 1, 60), fence=fence, caps=[CAP])
+        less = BudgetCap(TEAM, 50, None)
+        assert (await storage.reserve(charged(turn.key, 1, 60), fence=fence, caps=[less])).granted
+        assert (await storage.reserve(charged(turn.key, 1, 55), fence=fence, caps=[less])).granted
+        assert not (await storage.reserve(charged(turn.key, 1, 56), fence=fence, caps=[less])).granted
+
+    @in_a_loop
+    @pytest.mark.parametrize("how", ["closed", "deleted"])
+    async def test_what_a_dead_turn_held_for_its_landing_is_given_back(self, storage: Storage, how: str) -> None:
+        turn, fence = await begun(storage, asyncio.current_task())
+        await storage.reserve(charged(turn.key, 1, 60), fence=fence, caps=[CAP])
+        await storage.reserve(charged(turn.key, 2, 40, kind="landing"), fence=fence, caps=[CAP])
+        await ended(storage, turn, fence, status="stopped", result=None)
+        assert await storage.budget_use(TEAM) == BudgetUse(100, 0)
+        if how == "closed":
+            assert (await storage.claim(request("other"), asyncio.current_task())).outcome == "new"
+        else:
+            await storage.delete("default", "r")
+        assert await storage.budget_use(TEAM) == BudgetUse(60, 0)
+
+    @in_a_loop
     async def test_the_end_of_a_row_moves_its_budget_and_a_deleted_run_does_not(self, storage: Storage) -> None:
         turn, fence = await begun(storage, asyncio.current_task())
         row = charged(turn.key, 1, 60)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent_graph.decisions.budget import (
     MIN_OUTPUT_TOKENS,
     MIN_REASONING_TOKENS,
+    Account,
     Estimate,
     Land,
     Limits,
@@ -313,3 +314,39 @@ def test_no_sequence_of_bills_and_crashes_passes_a_limit(limits: Limits, asked: 
         assert limits.max_tokens is None or spent.bound_tokens <= limits.max_tokens
         assert limits.max_cost_usd is None or spent.bound_usd <= limits.max_cost_usd
         assert limits.max_steps is None or spent.steps <= limits.max_steps
+
+
+# --- a landing that a shared budget holds -------------------------------------------------------------------------------------
+
+
+def team(limit: int, used: int, held: int = 0) -> Account:
+    """A shared budget of `limit` tokens: `used` by everybody, and `held` for this turn's landing beside."""
+    return Account(limits=Limits(max_tokens=limit), spent=Spent(tokens=used), owner="team (in all)", shared=True, held=estimate(held))
+
+
+@pytest.mark.parametrize(
+    ("account", "first", "said"),
+    [
+        pytest.param(team(180, 0), True, Normal(None), id="the first call, and the landing behind it"),
+        pytest.param(team(180, 1), True, Refuse("budget", "budget: team (in all): max_tokens 1 + 180 of 180"), id="the first call alone"),
+        pytest.param(team(180, 0, 80), False, Normal(None), id="what is held already is not asked for again"),
+        pytest.param(team(180, 1, 80), False, Land("budget", None), id="no call is made that would leave too little"),
+        pytest.param(team(299, 0, 200), False, Land("budget", None), id="more is held than this call needs, and stays held"),
+        pytest.param(team(1_000, 950, 50), False, Land("budget", None), id="the landing takes up what is held"),
+        pytest.param(
+            team(1_000, 951, 49), False, Refuse("budget", "budget: team (in all): max_tokens 951 + 50 of 1000"), id="it has grown too large"
+        ),
+        pytest.param(team(1_000, 1_000), False, Refuse("budget", "budget: team (in all): max_tokens 1000 of 1000"), id="used up"),
+    ],
+)
+def test_a_call_is_made_only_where_a_shared_budget_can_hold_a_landing_behind_it(account: Account, first: bool, said: Any) -> None:
+    call, landing, grown = estimate(100), estimate(50), estimate(80)
+    admission = ask(Limits(), Spent(), call, landing, first=first, landing_held=grown, above=[account])
+    assert admission == said
+    if isinstance(admission, Normal):
+        assert admission.held == grown
+
+
+def test_where_none_is_to_be_held_a_first_call_may_use_a_shared_budget_up() -> None:
+    assert ask(Limits(), Spent(), estimate(100), estimate(50), first=True, above=[team(100, 0)]) == Normal(None)
+    assert ask(Limits(), Spent(), estimate(50), None, above=[team(1_000, 950, 50)]) == Normal(None), "the landing itself"

@@ -162,7 +162,9 @@ async def _turn(agent: ProductionAgent, row: TurnRow) -> TurnAccount:
         steps=run.steps,
         cost_usd=_money(run.total_cost_usd),
         uncertain_usd=_money(run.cost_uncertain_usd),
-        unsettled_usd=tuple(entry.bound_nusd / _NANO for entry in ledger if entry.state in ("reserved", "unsettled")),
+        unsettled_usd=tuple(
+            entry.bound_nusd / _NANO for entry in ledger if entry.state in ("reserved", "unsettled") and entry.kind != "landing"
+        ),
         calls=tuple(_call(call) for call in run.tool_calls),
         limited=run.landed is not None or (run.error or "").partition(":")[0] in LIMITS,
     )
