@@ -30,6 +30,8 @@ __all__ = ["Governor"]
 
 logger = logging.getLogger("agent_graph")
 
+GROWTH_TOKENS = 2_000
+"""What a reply and the results of its calls may add to the input of the landing that a shared budget holds, in tokens."""
 MOST_BOUND = 64
 """Bound clients that are kept: one for each event loop that asked, and loops come and go."""
 
@@ -70,6 +72,15 @@ class Governor:
         cap = min((cap for cap in (self.cap_of(candidate), most) if cap is not None), default=0)
         worst = self.prices.worst_case(candidate.name, input_tokens, cap, **candidate.priced_at)
         return Estimate(input_tokens=input_tokens, output_tokens=cap, cost_usd=worst if worst is not None else usd(sums.dearest_nusd))
+
+    def landing_held(self, turn: Turn, candidate: Candidate, landing: Estimate, *, behind: int | None) -> Estimate | None:
+        """Return the worst case of the landing that shared budgets are to hold behind a call; None where there are none, and no tools.
+
+        `behind`: as of `call`. Where it is None, the landing comes after a step, and what that adds is in it, as a rule.
+        """
+        if not turn.ledger.shares or not candidate.tools:
+            return None
+        return landing if behind is not None else self.estimate(turn, candidate, landing.input_tokens + GROWTH_TOKENS)
 
     def output_price_usd(self, candidate: Candidate, input_tokens: int) -> Decimal | None:
         """Return USD of one output token at this size, or None where tokens cost nothing that is known."""

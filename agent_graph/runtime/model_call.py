@@ -44,8 +44,6 @@ __all__ = ["ModelCall", "ModelOverflow", "ModelsFailed", "NotAffordable", "TextS
 
 logger = logging.getLogger("agent_graph")
 
-GROWTH_TOKENS = 2_000
-"""What a reply and the results of its calls may add to the input of the landing that a shared budget holds, in tokens."""
 GATEWAY_TIMEOUTS = frozenset({408, 504, 522, 524})
 """Statuses that say only that somebody on the way stopped waiting (522 and 524 are Cloudflare's)."""
 
@@ -162,13 +160,12 @@ class ModelCall:
     def _admit(self, candidate: Candidate) -> Admission:
         turn = self._turn
         call, landing, price = self._quote(candidate)
-        held = self._held(candidate, landing) if turn.ledger.shares and candidate.tools else None
         return turn.ledger.orphaned() or admit(
             turn.limits,
             turn.spent,
             call=call,
             landing=None if self._landing else landing,
-            landing_held=held,
+            landing_held=self._governor.landing_held(turn, candidate, landing, behind=self._behind),
             first=self._first,
             output_price_usd=price,
             can_shrink=candidate.backend is None,
@@ -176,11 +173,6 @@ class ModelCall:
             above=turn.ledger.above(),
             late=turn.is_late,
         )
-
-    def _held(self, candidate: Candidate, landing: Estimate) -> Estimate:
-        """Return the worst case of the landing that shared budgets are to hold: what a step adds to its input is in it, as a rule."""
-        grown = self._governor.estimate(self._turn, candidate, landing.input_tokens + GROWTH_TOKENS)
-        return landing if self._behind is not None else grown
 
     def _quote(self, candidate: Candidate) -> tuple[Estimate, Estimate, Decimal | None]:
         """Return the worst case of the call, of the landing behind it, and the price of one output token."""
