@@ -24,6 +24,7 @@ from agent_graph.decisions.structured import answer_format
 from agent_graph.decisions.tools import read_tools
 from agent_graph.errors import ConfigError, RunNotFound
 from agent_graph.graph import build_graph
+from agent_graph.guardrails import by_stage
 from agent_graph.runtime import compressing, lineage, memory, promises, sync
 from agent_graph.runtime.asked import Asked
 from agent_graph.runtime.clock import SystemClock
@@ -176,6 +177,7 @@ class ProductionAgent:
         self.recorder = Recorder(observability)
         self.response_format = answer_format(response_format)
         self.guardrails = parts.rails(guardrails, specs, self.response_format)
+        self.rails = by_stage(self.guardrails)
         self.governor = Governor(
             models.candidates, models.prices, attempts=self.config.attempts, max_output_tokens=self.config.max_output_tokens
         )

@@ -19,9 +19,8 @@ runs it again by itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from agent_graph.decisions.tools import canonical_json
 
@@ -67,12 +66,12 @@ class Ask:
 Plan: TypeAlias = Run | Replay | Reconcile | Failed | Tell | Ask
 
 
-def call_key(*, namespace: str, run_id: str, turn: int, step: int, index: int, tool: str, args: Mapping[str, Any]) -> str:
+def call_key(*, namespace: str, run_id: str, turn: int, step: int, index: int, tool: str, args: str) -> str:
     """Return the idempotency key of a call: 32 hexadecimal digits.
 
-    `step` and `turn` count from 1, `index` (the call's place in its reply) from 0; `args` are the validated ones, in any order.
+    `step` and `turn` count from 1, `index` (the call's place in its reply) from 0; `args` is the `canonical_json` of the arguments.
     """
-    named = canonical_json([namespace, run_id, turn, step, index, tool, args])
+    named = f"{canonical_json([namespace, run_id, turn, step, index, tool])[:-1]},{args}]"
     return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 

@@ -82,6 +82,8 @@ class Walk:
             self.left -= 1
             return value  # type: ignore[no-any-return]  # a simple value, by the line above
         try:
+            if kind is dict or kind is list:
+                return self._within(value, value, depth)
             return self._whole(value, depth)
         except TooLarge:
             raise
@@ -96,6 +98,10 @@ class Walk:
         if not isinstance(simple, _CONTAINERS):
             self._spend(len(simple) if isinstance(simple, str) else 1)
             return simple
+        return self._within(value, simple, depth)
+
+    def _within(self, value: Any, simple: list[Any] | Mapping[Any, Any], depth: int) -> Json:
+        """Return the plain form of a container, for which `simple` stands."""
         if not self.enter(value, depth):
             return self.mark("left out", f"a cycle, or nested deeper than {MAX_DEPTH} levels")
         try:

@@ -26,6 +26,7 @@ that stays inside its input and output counts, at its service tier, and uses nei
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,6 +102,7 @@ class PriceBook:
         self._now = now
         self._found: dict[tuple[str, str | None, str | None], tuple[Provider, ModelInfo] | None] = {}
         self._matched = lru_cache(maxsize=256)(self._find)
+        self._starts = lru_cache(maxsize=256)(self._tier_starts)
 
     def price_of(
         self,
@@ -169,26 +171,44 @@ class PriceBook:
     def _match(
         self, models: tuple[str, ...], provider: str | None, base_url: str | None, tier: str | None, input_tokens: int
     ) -> Matched | None:
-        """A call asks several times for the same: what holds for a size holds for a minute."""
-        return self._matched(models, provider, base_url, tier, input_tokens, self._now().replace(second=0, microsecond=0))
+        """A call asks several times for the same, and so does the next one: what is found for a tier of sizes holds for a minute."""
+        minute = self._now().replace(second=0, microsecond=0)
+        starts = self._starts(models, provider, base_url)
+        size = starts[bisect_left(starts, input_tokens) - 1] + 1 if starts and input_tokens > starts[0] else 0
+        return self._matched(models, provider, base_url, tier, size, minute)
+
+    def _tier_starts(self, models: tuple[str, ...], provider: str | None, base_url: str | None) -> tuple[int, ...]:
+        """Return the input sizes above which the prices of one of `models` change, in order."""
+        if self._own(models, provider) is not None:
+            return ()
+        found = (self._listed(model, provider, base_url) for model in models)
+        return tuple(sorted({start for entry in found if entry is not None for start in _starts_of(entry[1])}))
 
     def _find(
         self, models: tuple[str, ...], provider: str | None, base_url: str | None, tier: str | None, input_tokens: int, at: datetime
     ) -> Matched | None:
-        for name in (name for model in models for name in _names(model, provider)):
-            price = self._overrides.get(name)
-            if price is not None:
-                return _matched(name, price, price.output, price.reasoning, price.audio_output)
+        own = self._own(models, provider)
+        if own is not None:
+            name, price = own
+            return _matched(name, price, price.output, price.reasoning, price.audio_output)
         tier = None if tier is None or tier.lower() in _STANDARD else tier.lower()
         for model in models:
-            key = (model, provider, base_url)
-            if key not in self._found:
-                self._found[key] = _look_up(model, provider, base_url)
-            found = self._found[key]
+            found = self._listed(model, provider, base_url)
             matched = None if found is None else _from_list(*found, at=at, input_tokens=input_tokens, tier=tier)
             if matched is not None:
                 return matched
         return None
+
+    def _own(self, models: tuple[str, ...], provider: str | None) -> tuple[str, Price] | None:
+        """Return the user's own price for one of `models`, and the name under which it stands."""
+        names = (name for model in models for name in _names(model, provider))
+        return next(((name, price) for name in names if (price := self._overrides.get(name)) is not None), None)
+
+    def _listed(self, model: str, provider: str | None, base_url: str | None) -> tuple[Provider, ModelInfo] | None:
+        key = (model, provider, base_url)
+        if key not in self._found:
+            self._found[key] = _look_up(model, provider, base_url)
+        return self._found[key]
 
 
 # --- finding one -----------------------------------------------------------------------------------------------------------
@@ -267,6 +287,14 @@ def _each(per_thousand: Decimal | None) -> Decimal | None:
     return None if per_thousand is None else per_thousand.scaleb(-3)
 
 
+def _starts_of(model: ModelInfo) -> Iterator[int]:
+    """Yield the input sizes above which a price of `model` changes."""
+    entries = model.prices if isinstance(model.prices, list) else [model]
+    for entry in (*entries, *(model.price_variants or ())):
+        for price in vars(entry.prices).values():
+            yield from (tier.start for tier in getattr(price, "tiers", ()))
+
+
 def _by_the_hour(model: ModelInfo) -> Iterator[ModelPrice]:
     """Yield the prices that hold at some hours of the day: a call may end in another hour than it was reserved in."""
     if isinstance(model.prices, list):
@@ -321,7 +349,7 @@ def _bill(price: Price, usage: Usage) -> Decimal | None:
         (reasoning, _or(price.reasoning, price.output)),
         (usage.audio_output, _or(price.audio_output, price.output)),
     )
-    return fees + sum((count * unit for count, unit in parts), ZERO).scaleb(-6)
+    return fees + sum((count * unit for count, unit in parts if count), ZERO).scaleb(-6)
 
 
 def _fees(price: Price, usage: Usage) -> Decimal | None:

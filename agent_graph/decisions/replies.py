@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 from agent_graph.decisions.usage import Usage, read_usage
 from agent_graph.errors import ContractError
 
-__all__ = ["Call", "Reply", "Usage", "read_cost", "read_reply", "read_usage"]
+__all__ = ["Call", "Reply", "Usage", "is_cut", "read_cost", "read_reply", "read_usage"]
 
 UNNAMED: Final = "unnamed_tool"
 """The name of a call that names no tool: APIs refuse a history with an empty one."""
@@ -242,7 +242,12 @@ def _usd(value: object) -> Decimal | None:
 
 def _finish(metadata: Mapping[str, Any]) -> str | None:
     reason = _text(metadata, _FINISHES)
-    return "length" if reason is not None and reason.lower() in _CUT else reason
+    return "length" if reason is not None and is_cut(reason) else reason
+
+
+def is_cut(reason: str) -> bool:
+    """Return whether a finish reason says that the output was cut, in any provider's spelling."""
+    return reason.lower() in _CUT
 
 
 def _text(metadata: Mapping[str, Any], keys: Sequence[str]) -> str | None:

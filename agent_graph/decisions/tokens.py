@@ -17,6 +17,7 @@ interpreter's own byte translation, about a millisecond per 100 KB).
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -52,6 +53,7 @@ class Anchor:
     """Tokens, as `estimate_messages` counted the same list."""
 
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _LOWER = b"abcdefghijklmnopqrstuvwxyz"
 _DIGITS = b"0123456789"
 _LETTERS = _LOWER + _LOWER.upper()
@@ -115,7 +117,10 @@ def estimate_text(text: str) -> int:
 
 def estimate_json(value: object, count: CountText = estimate_text) -> int:
     """Return the estimated tokens of `value` written as JSON. Never raises."""
-    return count(dumps(plain(value)))
+    try:
+        return count(_JSON.encode(value))
+    except (TypeError, ValueError, RecursionError):  # no JSON as it stands
+        return count(dumps(plain(value)))
 
 
 def estimate_message(message: Message, count: CountText = estimate_text) -> int:

@@ -119,8 +119,10 @@ def _with_details(table: Mapping[str, Any]) -> Usage | None:
 
 def _contradiction(*parts: tuple[int, str, int, str]) -> str:
     """Return the first part that is larger than the whole that was reported beside it, in words; "" for none."""
-    found = (f"{part} {kind} of {whole} {of} tokens" for part, kind, whole, of in parts if whole and part > whole)
-    return next(found, "")
+    for part, kind, whole, of in parts:
+        if part > whole > 0:
+            return f"{part} {kind} of {whole} {of} tokens"
+    return ""
 
 
 def _sum_beside(table: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]) -> int:
@@ -132,7 +134,7 @@ def _sum_beside(table: Mapping[str, Any], sources: tuple[Mapping[str, Any], ...]
 
 def _details(table: Mapping[str, Any], keys: Iterable[str]) -> Mapping[str, Any]:
     """Return the named side table, the prefixes by which langchain-openai marks service tiers taken off."""
-    found = next((side for key in keys if (side := _table(table.get(key)))), {})
+    found = next((side for key in keys if key in table and (side := _table(table[key]))), {})
     return {_without_tier(key): value for key, value in found.items()}
 
 
@@ -141,7 +143,7 @@ def _without_tier(key: str) -> str:
 
 
 def _nested(table: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any], ...]:
-    side = _table(table.get(key))
+    side = _table(table[key]) if key in table else None
     return (side,) if side else ()
 
 

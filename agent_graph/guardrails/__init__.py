@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from agent_graph.guardrails.defaults import CutReply, EmptyAnswer, SizeCaps, beside_defaults, default_rails
 from agent_graph.guardrails.injection import InjectionHeuristics, watching
-from agent_graph.guardrails.judging import Finding, FunctionRail, Judgement, for_tools, guardrail, judge, stages_of
+from agent_graph.guardrails.judging import Finding, FunctionRail, Judgement, by_stage, for_tools, guardrail, judge, stages_of
 from agent_graph.guardrails.optional import AllowDeny, PiiRail, SecretsRail
 from agent_graph.guardrails.redaction import Redactor, secrets_of
 from agent_graph.guardrails.verdicts import STAGES, Allow, Ask, Block, Guardrail, Replace, Revise, Stage, Verdict
@@ -35,6 +35,7 @@ __all__ = [
     "Stage",
     "Verdict",
     "beside_defaults",
+    "by_stage",
     "default_rails",
     "for_tools",
     "guardrail",

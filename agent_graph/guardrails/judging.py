@@ -14,7 +14,7 @@ What must stay true
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, overload
@@ -23,7 +23,7 @@ from agent_graph.errors import ConfigError, ContractError, describe
 from agent_graph.guardrails.verdicts import STAGES, Allow, Ask, Block, Guardrail, Replace, Revise, Verdict
 from agent_graph.types import AgentRun
 
-__all__ = ["Finding", "FunctionRail", "Judgement", "for_tools", "guardrail", "judge", "stages_of"]
+__all__ = ["Finding", "FunctionRail", "Judgement", "by_stage", "for_tools", "guardrail", "judge", "stages_of"]
 
 DEFAULT_TIMEOUT_S = 10.0
 _DECISIVE = (Block, Ask, Revise)
@@ -58,6 +58,11 @@ def stages_of(rail: Guardrail) -> Collection[str]:
     return getattr(rail, "stages", STAGES)
 
 
+def by_stage(rails: Sequence[Guardrail]) -> Mapping[str, tuple[Guardrail, ...]]:
+    """Return for each stage the guardrails that are asked there, in order."""
+    return {stage: tuple(rail for rail in rails if stage in stages_of(rail)) for stage in STAGES}
+
+
 def for_tools(rails: Sequence[Guardrail], tools: Sequence[Any]) -> tuple[Guardrail, ...]:
     """Return `rails`, each told of the agent's tools where it wants to know (`for_tools`)."""
     told = (getattr(rail, "for_tools", None) for rail in rails)
@@ -75,8 +80,10 @@ async def judge(rails: Iterable[Guardrail], stage: str, payload: Any, run: Agent
         if stage not in stages_of(rail):
             continue
         try:
-            said = rail.check(stage, payload, run)
-            verdict = await (_answer(said) if getattr(rail, "pure", False) else _in_time(rail, said, deadline))
+            said: Any = rail.check(stage, payload, run)
+            if not getattr(rail, "pure", False):
+                said = _in_time(rail, said, deadline)
+            verdict = said if isinstance(said, _VERDICTS) else await _answer(said)
             _insist(rail, stage, verdict)
             reason = _reason(verdict)
         except Exception as error:  # noqa: BLE001  a guardrail is foreign code, and its failure is a verdict (1)

@@ -34,6 +34,7 @@ __all__ = [
     "extras_of",
     "fields_from",
     "is_text",
+    "is_usage_metadata",
     "mapping",
     "reply_fields",
     "role_of_kind",
@@ -231,10 +232,11 @@ def _usage_metadata(usage: Usage | None, metadata: Mapping[str, Any]) -> dict[st
 def _usage_key(metadata: Mapping[str, Any]) -> str | None:
     """Return under which key stands a usage that is LangChain's already."""
     key = next((key for key in ("usage", "usage_metadata") if metadata.get(key)), None)
-    return key if key is not None and _is_usage_metadata(mapping(metadata[key])) else None
+    return key if key is not None and is_usage_metadata(mapping(metadata[key])) else None
 
 
-def _is_usage_metadata(written: Mapping[str, Any]) -> bool:
+def is_usage_metadata(written: Mapping[str, Any]) -> bool:
+    """Return whether `written` is LangChain's own form of a usage, which is taken as it is."""
     details = (written.get(key, {}) for key in ("input_token_details", "output_token_details"))
     counts = [written.get(f"{kind}_tokens") for kind in ("input", "output", "total")]
     counts += [count for side in details for count in (side.values() if isinstance(side, Mapping) else [side])]

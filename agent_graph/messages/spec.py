@@ -9,13 +9,17 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     BaseMessageChunk,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
     ToolMessage,
     message_chunk_to_message,
 )
 
 from agent_graph.decisions.plain import plain
+from agent_graph.decisions.replies import is_cut
 from agent_graph.errors import ContractError
-from agent_graph.messages.fields import CLASSES, EXTRAS, build, fields_from, mapping, role_of_kind, text_of
+from agent_graph.messages.fields import CLASSES, EXTRAS, build, fields_from, is_usage_metadata, mapping, role_of_kind, text_of
 from agent_graph.messages.kept import NATIVE, calls_changed, kept_metadata
 from agent_graph.types import Message, MessageRole
 
@@ -59,7 +63,7 @@ def to_spec(message: BaseMessage) -> Message:
 def _role_of(message: BaseMessage) -> MessageRole:
     if message.type not in CLASSES:
         raise ContractError(f"{type(message).__name__} is no message of a conversation; a system, human, ai, tool or chat message was due.")
-    return role_of_kind(message.type, getattr(message, "role", None))
+    return role_of_kind(message.type, message.role if isinstance(message, ChatMessage) else None)
 
 
 def _written(message: BaseMessage) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def _restored(metadata: dict[str, Any], message: BaseMessage) -> dict[str, Any]:
 
 def _missing(message: BaseMessage, spec: Message, *, ignored: Collection[str]) -> dict[str, Any]:
     """Return the fields of `message` that `spec` alone would not bring back."""
-    kind, expected = _read_back(spec)
+    kind, expected = _foreseen(message, spec) or _read_back(spec)
     fields = {name: value for name, value in _fields_of(message).items() if name not in ignored}
     extras = {name: value for name, value in fields.items() if name not in expected or expected[name] != value}
     if str(extras.get("id") or MADE_UP).startswith(MADE_UP):
@@ -113,6 +117,46 @@ def _missing(message: BaseMessage, spec: Message, *, ignored: Collection[str]) -
     if "artifact" in extras and plain(extras["artifact"]) != extras["artifact"]:
         del extras["artifact"]
     return extras if kind == message.type else {"type": message.type, **extras}
+
+
+def _foreseen(message: BaseMessage, spec: Message) -> tuple[str, dict[str, Any]] | None:
+    """Return what `_read_back` would, or None where only reading tells: reading takes longer than all else that is done here."""
+    if EXTRAS in spec.metadata:
+        return None
+    if isinstance(message, AIMessage):
+        return _foreseen_reply(message, spec)
+    if isinstance(message, ToolMessage):
+        answers = {"tool_call_id": message.tool_call_id, "name": message.name or None}
+        return "tool", {**_DEFAULTS, "content": spec.content, **answers}
+    if type(message) in (HumanMessage, SystemMessage):
+        return message.type, {**_DEFAULTS, "content": spec.content}
+    return None
+
+
+def _foreseen_reply(message: AIMessage, spec: Message) -> tuple[str, dict[str, Any]] | None:
+    metadata, about, usage = spec.metadata, message.response_metadata, message.usage_metadata
+    finish = metadata.get("finish_reason")
+    if NATIVE in about or message.invalid_tool_calls or "cost_usd" in metadata or (finish is not None and is_cut(finish)):
+        return None
+    if not _are_usual(message.tool_calls) or not (usage is None or is_usage_metadata(usage)):
+        return None
+    told = {"model_name": metadata.get("model"), "finish_reason": finish}
+    calls = [{"type": "tool_call", "id": call["id"], "name": call["name"], "args": call["args"]} for call in message.tool_calls]
+    fields = {"content": spec.content, "tool_calls": calls, "usage_metadata": usage}
+    return "ai", {**_DEFAULTS, **fields, "response_metadata": {name: value for name, value in told.items() if value is not None}}
+
+
+def _are_usual(calls: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether calls are read as they were written: each named, and with an id of its own."""
+    ids = {call["id"] for call in calls}
+    return len(ids) == len(calls) and all(
+        isinstance(call["id"], str)
+        and call["id"]
+        and call["name"]
+        and call["name"] == call["name"].strip()
+        and set(map(type, call["args"])) <= {str}
+        for call in calls
+    )
 
 
 def _read_back(spec: Message) -> tuple[str, dict[str, Any]]:

@@ -22,7 +22,7 @@ from agent_graph.events import StepFinished, TextDelta
 from agent_graph.guardrails import judge
 from agent_graph.nodes import hooked, outcome
 from agent_graph.runtime.compressing import window_of
-from agent_graph.runtime.judging import holds_text, may_change_text, rails_at
+from agent_graph.runtime.judging import all_pure, holds_text, may_change_text, rails_at
 from agent_graph.runtime.model_call import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.runtime.transcript import last_reply, text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
@@ -219,7 +219,7 @@ async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay
         text.tell(reply)
     calls = sends(turn, reply, step)
     stages = ("reply",) if calls and ended_by is None else ("reply", "output")
-    waiting = any(not getattr(rail, "pure", False) for stage in stages for rail in rails_at(turn, stage))
+    waiting = not all(all_pure(rails_at(turn, stage)) for stage in stages)
     allowed = not waiting and await _allowed(turn, reply, stages)
     if allowed:
         text.release()
@@ -238,7 +238,7 @@ async def _allowed(turn: Turn, reply: AIMessage, stages: Sequence[str]) -> bool:
     """Return whether the pure rails allow the reply as it is. Their findings are booked by `guard`, which asks them again."""
     message = turn.conversion.to_spec([reply])[0]
     for stage in stages:
-        judgement = await judge(turn.agent.guardrails, stage, message if stage == "reply" else text_of(reply), turn.run)
+        judgement = await judge(rails_at(turn, stage), stage, message if stage == "reply" else text_of(reply), turn.run)
         if judgement.findings:
             return False
     return True
@@ -265,7 +265,7 @@ class _TextRelay:
 
     def __init__(self, turn: Turn, step: int) -> None:
         self._turn, self._step = turn, step
-        self._changeable, self._holds = may_change_text(turn), holds_text(turn)
+        self._changeable, self._holds = turn.streaming and may_change_text(turn), turn.streaming and holds_text(turn)
         self._held: list[str] = []
         self._told = False
         hooks = turn.agent.around_model is not None or (turn.agent.hooks is not None and turn.agent.hooks.has("after_model"))

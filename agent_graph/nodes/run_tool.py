@@ -64,6 +64,7 @@ async def run_tool(call: Call, config: RunnableConfig) -> Update:
 
 def _planned(turn: Turn, call: Call) -> tuple[JournalRow, ToolCall]:
     args = call["args"] if isinstance(call["args"], dict) else {}
+    written = canonical_json(args)
     key = idempotency.call_key(
         namespace=turn.key.namespace,
         run_id=turn.key.run_id,
@@ -71,7 +72,7 @@ def _planned(turn: Turn, call: Call) -> tuple[JournalRow, ToolCall]:
         step=call["step"],
         index=call["index"],
         tool=call["name"],
-        args=args,
+        args=written,
     )
     row = turn.journal.get(key) or JournalRow(
         key=turn.key,
@@ -80,7 +81,7 @@ def _planned(turn: Turn, call: Call) -> tuple[JournalRow, ToolCall]:
         index=call["index"],
         call_id=call["id"],
         tool=call["name"],
-        args=canonical_json(args),
+        args=written,
         idempotent=turn.agent.is_idempotent(call["name"]),
         state="planned",
     )
@@ -179,7 +180,8 @@ async def _run(turn: Turn, row: JournalRow, record: ToolCall) -> Update | None:
     turn.record(row)
     await turn.durable()
     failpoint("tool.started")
-    turn.emit(ToolStarted(copy.copy(record), row.step))
+    if turn.sink is not None:
+        turn.emit(ToolStarted(copy.copy(record), row.step))
     try:
         done = await _executed(turn, row, record)
     except GraphBubbleUp:  # `interrupt` inside the tool is its own word that it wants to be run again, from its beginning
@@ -257,9 +259,10 @@ def _finished(turn: Turn, row: JournalRow, state: Any, record: ToolCall, *, show
     stored = make_storable((shown or record).result)
     if stored.changed and state == "succeeded":
         turn.warn(f"{record.tool_name}: {stored.changed}", step=row.step)
-    row = replace(row, state=state, result=None if record.result is None else stored.json, error=record.error, latency_ms=record.latency_ms)
-    turn.finished(row, record)
-    turn.emit(ToolFinished(copy.copy(record), row.step))
+    result = None if record.result is None else stored.json
+    row = turn.finished(row, record, state=state, result=result, error=record.error, latency_ms=record.latency_ms)
+    if turn.sink is not None:
+        turn.emit(ToolFinished(copy.copy(record), row.step))
     update: Update = {"messages": [_message(turn, row, stored.text)]}
     limit = turn.config.max_repeated_calls
     if limit is not None and _repeats(turn, row) >= limit:

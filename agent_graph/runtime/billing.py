@@ -83,27 +83,30 @@ def bill(prices: PriceBook, candidate: Candidate, reply: AIMessage, *, input_tok
         facts["contradiction"] = usage.contradiction
         text = f"{model} reported usage that contradicts itself ({usage.contradiction}); the larger figures were booked."
         warnings = (text,)
-    whole = Bill(cost_usd=Decimal(0), tokens=usage.total_tokens, model=model, facts=facts, told=told, warnings=warnings)
     reported = read_cost(about, _raw(about))
-    if reported is not None:
-        return replace(whole, cost_usd=reported, facts=facts | {"price_source": "reported by the provider"})
-    return _priced(prices, candidate, whole, usage, about.get("service_tier"))
+    told_price: dict[str, Any] = {"price_source": "reported by the provider"}
+    cost, provenance = (
+        (reported, told_price) if reported is not None else _priced(prices, candidate, model, usage, about.get("service_tier"))
+    )
+    without = provenance.get("unpriced")
+    if isinstance(without, list):
+        text = f"{model}: no price is known for {', '.join(without)}, so the cost is too low (audio counts as text). Give it in prices=."
+        warnings = (*warnings, text)
+    return Bill(cost_usd=cost, tokens=usage.total_tokens, model=model, facts=facts | provenance, told=told, warnings=warnings)
 
 
-def _priced(prices: PriceBook, candidate: Candidate, whole: Bill, usage: Usage, tier: object) -> Bill:
+def _priced(prices: PriceBook, candidate: Candidate, model: str, usage: Usage, tier: object) -> tuple[Decimal, dict[str, Any]]:
+    """Return the cost by the price book and where its prices come from; "unpriced" there names the parts that have none (True: all)."""
     where: dict[str, Any] = {"asked": candidate.name, "provider": candidate.provider, "base_url": candidate.base_url}
     where["tier"] = tier if isinstance(tier, str) else None
-    priced = prices.cost(usage, whole.model, **where)
+    priced = prices.cost(usage, model, **where)
     if priced is not None:
-        return replace(whole, cost_usd=priced.cost_usd, facts=whole.facts | priced.provenance)
+        return priced.cost_usd, priced.provenance
     without = [name for name in _UNPRICED_PARTS if getattr(usage, name)]
-    rest = prices.cost(replace(usage, **_NONE_OF_THEM), whole.model, **where) if without else None
+    rest = prices.cost(replace(usage, **_NONE_OF_THEM), model, **where) if without else None
     if rest is None:
-        return replace(whole, facts=whole.facts | {"unpriced": True})
-    text = f"{whole.model}: no price is known for {', '.join(without)}, so the cost is too low (audio counts as text). Give it in prices=."
-    return replace(
-        whole, cost_usd=rest.cost_usd, facts=whole.facts | rest.provenance | {"unpriced": without}, warnings=(*whole.warnings, text)
-    )
+        return Decimal(0), {"unpriced": True}
+    return rest.cost_usd, rest.provenance | {"unpriced": without}
 
 
 def usage_of(reply: AIMessage) -> Usage | None:
@@ -126,6 +129,8 @@ def _with_searches(usage: Usage, reply: AIMessage) -> Usage:
         if isinstance(block, dict):
             web += _is_web_search(block)
             file += block.get("type") == "file_search_call"
+    if not web and not file:
+        return usage
     return replace(usage, web_searches=max(usage.web_searches, web), file_searches=max(usage.file_searches, file))
 
 
@@ -185,11 +190,12 @@ def telling(teller: CostTeller) -> Iterator[None]:
 
     By the task's own config and not by `ainvoke(config=...)`: a bound model merges that with the task's in no particular order.
     """
-    config = ensure_config()
-    callbacks = config.get("callbacks")
+    outer = var_child_runnable_config.get()
+    callbacks = None if outer is None else outer.get("callbacks")
     if not isinstance(callbacks, BaseCallbackManager) or not callbacks.handlers:
         yield
         return
+    config = ensure_config()
     told = callbacks.copy()
     told.handlers.insert(0, teller)
     token = var_child_runnable_config.set({**config, "callbacks": told})

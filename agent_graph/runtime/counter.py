@@ -57,6 +57,8 @@ class Counter:
         """Return the estimate of a list that mostly goes on where the last one ended, which is seen by comparing objects."""
         last, texts, tokens = turn.counted
         goes_on = len(messages) >= len(last) and all(map(is_, last, messages)) and all(map(is_, texts, _texts(last)))
+        if goes_on and len(messages) == len(last):
+            return self._tools_tokens + tokens
         more = messages[len(last) :] if goes_on else messages
         tokens = sum((_estimate(message, turn.estimates, self._count) for message in more), tokens if goes_on else 0)
         turn.counted = (tuple(messages), _texts(messages), tokens)

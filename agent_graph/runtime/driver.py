@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -234,23 +234,15 @@ class Driver:
             begin["given"] = list(asked.messages)
         if resumed and await self._has_begun(turn, config):
             begin = None
-        if asked.relay is None:
-            result = await agent.graph.ainvoke(begin, config, context=asked.context, durability="sync")
-            waits_for = result.get("__interrupt__") or ()
-        else:
-            waits_for = await self._relayed(begin, config, asked, asked.relay)
-        return [pending_of(waiting.value) for waiting in waits_for]
-
-    async def _relayed(self, begin: Any, config: Any, asked: Asked, relay: Callable[[str, Any], None]) -> Sequence[Any]:
-        """Drive the graph as a stream, and return its interrupts."""
-        waits_for: Sequence[Any] = ()
-        options: dict[str, Any] = {"context": asked.context, "stream_mode": list(dict.fromkeys(("updates", *asked.modes)))}
-        async for mode, chunk in self._agent.graph.astream(begin, config, durability="sync", **options):
-            if mode == "updates" and "__interrupt__" in chunk:
-                waits_for = chunk["__interrupt__"]
-            if mode in asked.modes:
-                relay(mode, chunk)
-        return waits_for
+        # Without a mode nothing is collected; `ainvoke` would have each superstep's values and updates gathered, and throw them away.
+        options: dict[str, Any] = {"context": asked.context, "stream_mode": [*asked.modes], "durability": "sync"}
+        async for mode, chunk in agent.graph.astream(begin, config, **options):
+            if asked.relay is not None:
+                asked.relay(mode, chunk)
+        if turn.row.status in OVER:
+            return []
+        state = await agent.graph.aget_state(config)
+        return [pending_of(waiting.value) for waiting in state.interrupts]
 
     def _waiting(self, turn: Turn, waits_for: list[dict[str, Any]]) -> None:
         run = turn.refresh()

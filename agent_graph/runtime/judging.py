@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from langchain_core.messages import AIMessage, HumanMessage
 
 from agent_graph.events import GuardrailVerdict
-from agent_graph.guardrails import Ask, Block, Finding, Judgement, judge, stages_of
+from agent_graph.guardrails import Ask, Block, Finding, Guardrail, Judgement, judge
 from agent_graph.resolutions import Edit, Reject, Resolution, Respond
 from agent_graph.runtime.asking import ask
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", AIMessage, HumanMessage)
 
-__all__ = ["holds_text", "judged", "may_change_text", "rails_at", "withheld"]
+__all__ = ["all_pure", "holds_text", "judged", "may_change_text", "rails_at", "withheld"]
 
 ALLOWED = {
     "input": ("approve", "edit", "reject"),
@@ -30,9 +30,15 @@ ALLOWED = {
 """What a person may say at a stage."""
 
 
-def rails_at(turn: Turn, stage: str) -> list[Any]:
+def rails_at(turn: Turn, stage: str) -> Sequence[Guardrail]:
     """Return the rails that look at `stage`, in order."""
-    return [rail for rail in turn.agent.guardrails if stage in stages_of(rail)]
+    rails: Sequence[Guardrail] = turn.agent.rails[stage]
+    return rails
+
+
+def all_pure(rails: Sequence[Guardrail]) -> bool:
+    """Return whether none of `rails` waits for anything."""
+    return all(getattr(rail, "pure", False) for rail in rails)
 
 
 async def judged(turn: Turn, stage: str, payload: Any, *, step: int, subject: str = "") -> Judgement:
@@ -41,9 +47,10 @@ async def judged(turn: Turn, stage: str, payload: Any, *, step: int, subject: st
     An Ask waits here for a person, and the rails after it are then asked too: the Judgement that is returned never holds one.
     `subject` tells two payloads of one stage and step apart: a tool call's id.
     """
-    rails, findings = list(turn.agent.guardrails), list[Finding]()
+    rails, findings = rails_at(turn, stage), list[Finding]()
     while True:
-        judgement = await judge(rails, stage, payload, turn.run, time_left_s=turn.work_time_s)
+        left = None if all_pure(rails) else turn.work_time_s
+        judgement = await judge(rails, stage, payload, turn.run, time_left_s=left)
         findings += judgement.findings
         _book(turn, judgement.findings, step)
         if not isinstance(judgement.decisive, Ask):

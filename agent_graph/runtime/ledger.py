@@ -25,7 +25,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent_graph.decisions.budget import NOTHING, Account, Admission, Land, Limits, Normal, Refuse, Spent
 from agent_graph.runtime.account import Totals, nano, totals, usd
@@ -42,6 +42,7 @@ __all__ = ["Ledger", "Reserved"]
 ROUNDS = 100
 """So often a reservation is tried that a shared budget refused, each time by what it holds by then."""
 _UNPRICED = json.dumps({"unpriced": True})
+_JSON = json.JSONEncoder(default=str)
 
 _lock = threading.RLock()
 """Held while a reservation is decided and entered, or closed: the turns of a tree may live in several threads."""
@@ -107,6 +108,7 @@ class Ledger:
         self._uses: dict[Charge, BudgetUse] = {}
         self._holding = Holding(write=self._write, next_entry=self._next_entry)
         self._asking = asyncio.Lock()
+        self._changes = 0
 
     def restore(self, rows: Sequence[LedgerRow]) -> None:
         """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
@@ -199,6 +201,11 @@ class Ledger:
         """The budgets shared by name in which this turn's own rows count."""
         return self._shares
 
+    @property
+    def state(self) -> int | None:
+        """What changes with whatever an admission looks at; None where other accounts are looked at too, which change by themselves."""
+        return None if self.parent is not None or self._shares or self.ended else self._changes
+
     def orphaned(self) -> Refuse | None:
         """Return the refusal of every further call where a turn above this one has ended; None where all are at work."""
         gone = next((ledger for ledger in self._line() if ledger.ended), None)
@@ -209,7 +216,7 @@ class Ledger:
 
     def _enter(self, row: LedgerRow, asked_for: LedgerRow) -> list[_Asked]:
         self._open[row.entry] = row
-        self.sums.add(row)
+        self._count(row)
         asked = self._write(asked_for, reserving=True)
         try:
             return [*asked, *self._tell(reserving=True)]
@@ -243,7 +250,7 @@ class Ledger:
         """Take a reservation back that was not written."""
         with _lock:
             del self._open[row.entry]
-            self.sums.add(row, -1)
+            self._count(row, -1)
             self._tell()
 
     async def durable(self) -> None:
@@ -258,7 +265,7 @@ class Ledger:
         """Book what an attempt really cost; `used` says that its reply became a step. Return whether its bound covered it."""
         bound = self._open[entry].bound_nusd
         cost = nano(cost_usd)
-        self._close(entry, state="settled", cost_nusd=cost, tokens=tokens, usage=json.dumps(usage, default=str), model=model, used=used)
+        self._close(entry, state="settled", cost_nusd=cost, tokens=tokens, usage=_JSON.encode(usage), model=model, used=used)
         return cost <= bound
 
     def unbilled(self, entry: int, reason: str) -> None:
@@ -276,8 +283,8 @@ class Ledger:
         with _lock:
             reserved = self._open.pop(entry)
             row = replace(reserved, used_s=self._used_s(), **changes)
-            self.sums.add(reserved, -1)
-            self.sums.add(row)
+            self._count(reserved, -1)
+            self._count(row)
             self._write(row)
             self._tell()
 
@@ -286,8 +293,14 @@ class Ledger:
     @property
     def spent(self) -> Spent:
         """What has been spent, without steps and time."""
+        return self.spent_after(0, 0.0)
+
+    def spent_after(self, steps: int, elapsed_s: float) -> Spent:
+        """Return what has been spent, with the steps and the working time that only the turn knows."""
         sums = self.sums
         return Spent(
+            steps=steps,
+            elapsed_s=elapsed_s,
             tokens=sums.tokens,
             cost_usd=usd(sums.cost_nusd),
             uncertain_tokens=sums.uncertain_tokens,
@@ -397,10 +410,14 @@ class Ledger:
             used_s=self._used_s(),
         )
         if known is not None:
-            self.sums.add(known, -1)
-        self.sums.add(row)
+            self._count(known, -1)
+        self._count(row)
         self._children[name] = row
         return [*self._write(row, reserving=reserving), *self._tell(reserving=reserving)]
+
+    def _count(self, row: LedgerRow, sign: Literal[1, -1] = 1) -> None:
+        self._changes += 1
+        self.sums.add(row, sign)
 
     def _write(self, row: LedgerRow, *, reserving: bool = False) -> list[_Asked]:
         if row.charges and reserving:

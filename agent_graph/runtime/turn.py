@@ -220,7 +220,7 @@ class Turn:
     @property
     def spent(self) -> Spent:
         """What has been spent, as the limits see it."""
-        return replace(self.ledger.spent, steps=self.ledger.sums.steps, elapsed_s=self.used_s)
+        return self.ledger.spent_after(self.ledger.sums.steps, self.used_s)
 
     def refresh(self) -> AgentRun:
         """Bring the AgentRun's figures up to date and return it."""
@@ -252,17 +252,18 @@ class Turn:
         self.ledger.unsettle(entry, reason)
         self.refresh()
 
-    def record(self, row: JournalRow) -> None:
-        """Queue a journal row and remember it."""
-        row = replace(row, used_s=self.used_s)
+    def record(self, row: JournalRow, **changes: Any) -> JournalRow:
+        """Queue a journal row, with `changes`, remember it and return it as it is now."""
+        row = replace(row, used_s=self.used_s, **changes)
         if row.call_key not in self.journal:
             insort(self._order, (row.step, row.index, row.call_key))
         self.journal[row.call_key] = row
         self.put(row)
+        return row
 
-    def finished(self, row: JournalRow, call: ToolCall) -> None:
-        """Queue the end of a tool call and enter it into the account; `call` keeps the original result."""
-        self.record(row)
+    def finished(self, row: JournalRow, call: ToolCall, **changes: Any) -> JournalRow:
+        """Queue the end of a tool call, the row with `changes`, and enter it into the account; `call` keeps the original result."""
+        row = self.record(row, **changes)
         told = row.call_key in self.results
         self.results[row.call_key] = call
         if not told and self._order[-1][2] == row.call_key:
@@ -271,6 +272,7 @@ class Turn:
             self.run.tool_calls = [self.results[key] for _, _, key in self._order if key in self.results]
         if not told:
             self.agent.recorder.tool_call(call, self.key.run_id)
+        return row
 
     def newest_first(self) -> Iterator[JournalRow]:
         """Yield the journal by (step, index), from its end."""

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteCheckpointer", "serializer"]
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _PAGE = 64
 """Checkpoints that `alist` holds in memory at once."""
 
@@ -127,7 +128,7 @@ class SqliteCheckpointer(BaseCheckpointSaver[Any]):
     ) -> tuple[Attempt, RunnableConfig]:
         thread_id, namespace, parent = _address(config)
         kind, blob = self.serde.dumps_typed(checkpoint)
-        described = json.dumps(get_checkpoint_metadata(config, metadata), ensure_ascii=False, separators=(",", ":"))
+        described = _JSON.encode(get_checkpoint_metadata(config, metadata))
         attempt = self._attempt(thread_id)
         values = (
             thread_id,

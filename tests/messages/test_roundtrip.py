@@ -19,6 +19,8 @@ from langchain_core.messages import (
 from langchain_core.messages.content import ContentBlock
 
 from agent_graph.messages import Conversion
+from agent_graph.messages.fields import text_of
+from agent_graph.messages.spec import _foreseen, _read_back, _role_of, _written, to_spec
 from agent_graph.testing.strategies import conversations, json_values, messages, texts, usages
 from agent_graph.types import Message, MessageRole
 
@@ -99,6 +101,14 @@ langchain_messages = st.one_of(
     st.builds(HumanMessage, content=texts(), unknown_field=json_values()),
 )
 
+USUAL_REPLY = AIMessage(
+    "",
+    id="lc_run--1",
+    tool_calls=[{"id": "c1", "name": "work", "args": {"n": 1}}],
+    usage_metadata={"input_tokens": 7, "output_tokens": 2, "total_tokens": 9},
+    response_metadata={"model_name": "gpt-5-mini", "finish_reason": "tool_calls"},
+)
+
 layouts = st.fixed_dictionaries(
     {},
     optional={
@@ -157,6 +167,20 @@ def test_a_langchain_message_comes_back_in_another_process(message: BaseMessage)
     stored = [through_json(spec) for spec in Conversion().to_spec([message])]
 
     assert Conversion().to_langchain(stored) == [message]
+
+
+@given(langchain_messages)
+def test_what_is_foreseen_of_a_message_is_what_reading_it_gives(message: BaseMessage) -> None:
+    spec = Message(_role_of(message), text_of(message.content), _written(message))
+
+    assert _foreseen(message, spec) in (None, _read_back(spec))
+
+
+@pytest.mark.parametrize(
+    "message", [HumanMessage("Hi"), SystemMessage("Hi"), ToolMessage("1", tool_call_id="c1"), USUAL_REPLY], ids=lambda m: m.type
+)
+def test_the_usual_messages_are_foreseen(message: BaseMessage) -> None:
+    assert _foreseen(message, to_spec(message)) is not None
 
 
 @given(spec_messages)

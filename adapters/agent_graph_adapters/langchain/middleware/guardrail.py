@@ -26,7 +26,7 @@ from langgraph.types import Command
 from agent_graph.decisions.results import make_storable
 from agent_graph.decisions.tools import read_tools
 from agent_graph.errors import Blocked, ConfigError
-from agent_graph.guardrails import Ask, Block, Finding, Guardrail, Judgement, Revise, beside_defaults, for_tools, judge, watching
+from agent_graph.guardrails import Ask, Block, Finding, Guardrail, Judgement, Revise, beside_defaults, by_stage, for_tools, judge, watching
 from agent_graph.messages import Conversion
 from agent_graph.runtime.judging import judged
 from agent_graph.runtime.turn import Turn
@@ -58,7 +58,7 @@ class _Railed(Nobody):
 
     def __init__(self, rails: Sequence[Guardrail]) -> None:
         super().__init__()
-        self.guardrails = rails
+        self.rails = by_stage(rails)
 
 
 class GuardrailMiddleware(AgentMiddleware[RailState, Any, Any]):
@@ -170,7 +170,7 @@ class GuardrailMiddleware(AgentMiddleware[RailState, Any, Any]):
     async def _judged_message(self, turn: Turn, record: ToolCall, message: ToolMessage, wait: Wait) -> ToolMessage:
         failed = message.status == "error"
         shown = replace(record, result=None if failed else message.content, error=message.text if failed else None)
-        verdict = await wait(judge(turn.agent.guardrails, "tool_result", shown, turn.run))
+        verdict = await wait(judge(turn.agent.rails["tool_result"], "tool_result", shown, turn.run))
         if verdict.decisive is not None:
             return message.model_copy(update={"content": f"The result was withheld: {_reason(verdict)}", "artifact": None})
         if not verdict.findings:
@@ -227,14 +227,14 @@ class _Reply:
 
     async def _judged(self, reply: AIMessage) -> tuple[Judgement, AIMessage]:
         """Judge a reply, and where it is an answer the output too; apply what a rail replaced."""
-        rails = self.turn.agent.guardrails
+        rails = self.turn.agent.rails
         message = Conversion().to_spec([reply])[0]
-        judgement = await self.wait(judge(rails, "reply", message, self.turn.run))
+        judgement = await self.wait(judge(rails["reply"], "reply", message, self.turn.run))
         if judgement.payload is not message:
             reply = _with_text(reply, judgement.payload.content)
         if judgement.decisive is not None or reply.tool_calls or reply.invalid_tool_calls:
             return judgement, reply
-        final = await self.wait(judge(rails, "output", reply.text, self.turn.run))
+        final = await self.wait(judge(rails["output"], "output", reply.text, self.turn.run))
         return final, reply if final.payload == reply.text else _with_text(reply, final.payload)
 
     def _sent_back(self, request: ModelRequest[Any], reply: AIMessage, verdict: Revise, finding: Finding) -> ModelRequest[Any]:

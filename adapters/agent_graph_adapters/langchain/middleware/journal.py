@@ -162,6 +162,7 @@ class _Call:
         call = request.tool_call
         name, args, call_id = call["name"], call["args"], str(call["id"])
         at = asking_of(messages_in(request.state), call_id)
+        written = canonical_json(args)
         key = idempotency.call_key(
             namespace=self.turn.key.namespace,
             run_id=f"{self.turn.key.run_id}/{at.reply_id}",
@@ -169,7 +170,7 @@ class _Call:
             step=at.step,
             index=at.index,
             tool=name,
-            args=args,
+            args=written,
         )
         self.record = ToolCall(tool_name=name, args=args, call_id=call_id, idempotency_key=key)
         self.planned = JournalRow(
@@ -179,7 +180,7 @@ class _Call:
             index=at.index,
             call_id=call_id,
             tool=name,
-            args=canonical_json(args),
+            args=written,
             idempotent=tool.is_idempotent(name),
             state="planned",
         )
