@@ -29,5 +29,8 @@ _circuits_lock = threading.Lock()
 
 def circuit_of(key: tuple[str, str]) -> Circuit:
     """Return what the callers of one server and model share in this process."""
+    known = _circuits.get(key)
+    if known is not None:
+        return known
     with _circuits_lock:
         return _circuits.setdefault(key, Circuit())

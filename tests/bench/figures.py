@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.bench import processes
+from tests.bench.engine import ENGINE
 from tests.bench.floor import FLOOR
 from tests.bench.measuring import Counts, Paired, counted, paired
 from tests.bench.ways import (
@@ -65,8 +66,8 @@ class Figure:
         return self.goal is None or float(f"{self.ours:.3g}") <= self.goal
 
 
-WAYS = (OURS, FLOOR, BARE, HOOKED, BARE_SAVED, HOOKED_SAVED, HOOKED_ASYNC)
-SAVED = (OURS, FLOOR, BARE_SAVED, HOOKED_SAVED, HOOKED_ASYNC)
+WAYS = (OURS, ENGINE, FLOOR, BARE, HOOKED, BARE_SAVED, HOOKED_SAVED, HOOKED_ASYNC)
+SAVED = (OURS, ENGINE, FLOOR, BARE_SAVED, HOOKED_SAVED, HOOKED_ASYNC)
 LENGTHS = (10, 50, 200)
 """Steps of the runs whose bytes are counted."""
 
