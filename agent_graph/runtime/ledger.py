@@ -25,6 +25,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent_graph.decisions.budget import NOTHING, Account, Admission, Land, Limits, Normal, Refuse, Spent
@@ -74,6 +75,19 @@ class _Asked:
     answer: Awaitable[BudgetAnswer]
 
 
+class _Numbers:
+    """Counts the rows of a ledger. (Apart from it: who numbers rows need not keep the ledger, and all its turn holds, alive.)"""
+
+    __slots__ = ("last",)
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def next(self) -> int:
+        self.last += 1
+        return self.last
+
+
 class Ledger:
     """The model calls of one turn."""
 
@@ -98,7 +112,7 @@ class Ledger:
         self._storage = storage
         self._agent = agent
         self._used_s, self._now = used_s, now
-        self._entries = 0
+        self._numbers = _Numbers()
         self._open: dict[int, LedgerRow] = {}
         self._children: dict[str, LedgerRow] = {}
         self._kept = NOTHING
@@ -106,14 +120,14 @@ class Ledger:
         inherited = () if parent is None or not self._beside(parent) else parent._shares
         self._shares: tuple[Share, ...] = tuple(dict.fromkeys((*own, *inherited)))
         self._uses: dict[Charge, BudgetUse] = {}
-        self._holding = Holding(write=self._write, next_entry=self._next_entry)
+        self._holding = Holding(write=partial(storage.put, fence=fence), next_entry=self._numbers.next)
         self._asking = asyncio.Lock()
         self._changes = 0
 
     def restore(self, rows: Sequence[LedgerRow]) -> None:
         """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
         self.sums = totals(rows)
-        self._entries = max((row.entry for row in rows), default=0)
+        self._numbers.last = max((row.entry for row in rows), default=0)
         self._children = {_name_of(row): row for row in rows if row.kind == "subagent"}
         self._holding.restore(rows)
         for row in rows:
@@ -175,7 +189,7 @@ class Ledger:
     def _new_row(self, *, step: int, kind: Any, attempt: int, model: str, bound_usd: Decimal, bound_tokens: int) -> LedgerRow:
         return LedgerRow(
             key=self.key,
-            entry=self._next_entry(),
+            entry=self._numbers.next(),
             step=step,
             kind=kind,
             attempt=attempt,
@@ -190,11 +204,7 @@ class Ledger:
     @property
     def entries(self) -> int:
         """How many rows there are."""
-        return self._entries
-
-    def _next_entry(self) -> int:
-        self._entries += 1
-        return self._entries
+        return self._numbers.last
 
     @property
     def shares(self) -> tuple[Share, ...]:
@@ -331,7 +341,7 @@ class Ledger:
     def join(self) -> None:
         """Tell the turn above what this one has spent so far: after a crash its row may say less, or more."""
         with _lock:
-            if self.parent is not None and (self._entries or self._name in self.parent._children):
+            if self.parent is not None and (self.entries or self._name in self.parent._children):
                 self._tell()
 
     def leave(self) -> None:
@@ -395,7 +405,7 @@ class Ledger:
         known = self._children.get(name)
         row = LedgerRow(
             key=self.key,
-            entry=self._next_entry() if known is None else known.entry,
+            entry=self._numbers.next() if known is None else known.entry,
             step=self.sums.steps if known is None else known.step,
             kind="subagent",
             attempt=1,

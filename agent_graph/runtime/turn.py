@@ -28,6 +28,7 @@ from agent_graph import resolutions
 from agent_graph.decisions.budget import Limits, Spent, landing_share_s
 from agent_graph.messages import Conversion, current_conversion
 from agent_graph.runtime.account import is_over, rebuild, to_result, usd, used_s
+from agent_graph.runtime.clock import Stopwatch
 from agent_graph.runtime.ledger import Ledger
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
 
@@ -80,6 +81,7 @@ class Turn:
         self.resumed = resumed
         self.config: AgentConfig = agent.config
         self.parent = parent
+        self._watch = Stopwatch(clock, row.used_s)
         self.ledger: Ledger = Ledger(
             key=row.key,
             fence=fence,
@@ -87,7 +89,7 @@ class Turn:
             agent=row.agent,
             budget=budget,
             parent=None if parent is None else parent.ledger,
-            used_s=lambda: self.used_s,
+            used_s=self._watch.used_s,
             now=clock.time,
         )
         self.limit(
@@ -114,8 +116,6 @@ class Turn:
         self.resolutions: dict[str, Resolution] = {}
         self.saved_messages: tuple[int, str | None] | None = None
         self.busy = 0
-        self._used_before_s = row.used_s
-        self._began_s: float | None = clock.monotonic()
         self.anchor: Anchor | None = None
         self.last_usage: Usage | None = None
         self.estimates: dict[int, tuple[Message, str, int]] = {}
@@ -134,7 +134,7 @@ class Turn:
         self.journal = {row.call_key: row for row in journal}
         self._order = sorted((row.step, row.index, row.call_key) for row in journal)
         self.results = dict(zip((row.call_key for row in journal if is_over(row)), self.run.tool_calls, strict=True))
-        self._used_before_s = used_s(self.row, journal, ledger)
+        self._watch.before_s = used_s(self.row, journal, ledger)
         self.ledger.restore(ledger)
 
     def limit(self, limits: Limits) -> None:
@@ -150,16 +150,16 @@ class Turn:
 
     def start_clock(self) -> None:
         """Begin to count working time: after imports, opening the storage and the lease, and after waiting for a person."""
-        self._began_s = self.clock.monotonic()
+        self._watch.start()
 
     def pause_clock(self) -> None:
         """Stop counting: waiting for a person is no working time."""
-        self._used_before_s, self._began_s = self.used_s, None
+        self._watch.pause()
 
     @property
     def used_s(self) -> float:
         """Working time used so far, in seconds, earlier processes included."""
-        return self._used_before_s + (0.0 if self._began_s is None else self.clock.monotonic() - self._began_s)
+        return self._watch.used_s()
 
     @property
     def time_left_s(self) -> float | None:
@@ -324,7 +324,7 @@ class Turn:
         """While a node works for this turn, the specification's methods know it."""
         token, conversion = current_turn.set(self), current_conversion.set(self.conversion)
         self.busy += 1
-        if self._began_s is None:
+        if self._watch.is_paused:
             self.start_clock()
         try:
             yield
