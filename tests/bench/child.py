@@ -3,6 +3,7 @@
 python tests/bench/child.py import MODULE                    CPU milliseconds of importing MODULE
 python tests/bench/child.py die|resume ours|stock FILE N     dies inside the N-th tool call; resumes, and prints the milliseconds of
                                                              wall time from the call that resumes to the first thing that runs
+python tests/bench/child.py wait ours|stock N                the 95th percentile of 100 runs at once, of N steps that wait, in seconds
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import asyncio
 import importlib
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 DIED = 17
@@ -81,6 +84,22 @@ async def stock(path: Path, steps: int, *, resume: bool) -> None:
         await graph.ainvoke(begin, config, durability="sync")
 
 
+async def waiting(name: str, steps: int) -> float:
+    from tests.bench import task, ways
+
+    way = ways.SLOW if name == "ours" else ways.SLOW_STOCK
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        async with way.open(Path(folder) / "runs.db") as run:
+            await run("warm-up", 1)
+
+            async def timed(number: int) -> float:
+                began = time.perf_counter()
+                assert await run(f"run-{number}", steps) == task.answer(steps)
+                return time.perf_counter() - began
+
+            return quantiles(await asyncio.gather(*map(timed, range(100))), n=20)[-1]
+
+
 def main(argv: list[str]) -> None:
     sys.path[0] = str(Path(__file__).parents[2])
     match argv:
@@ -89,6 +108,8 @@ def main(argv: list[str]) -> None:
         case ["die" | "resume" as what, "ours" | "stock" as way, path, steps]:
             run = ours if way == "ours" else stock
             asyncio.run(run(Path(path), int(steps), resume=what == "resume"))
+        case ["wait", way, steps]:
+            print(asyncio.run(waiting(way, int(steps))))
 
 
 if __name__ == "__main__":
