@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import isawaitable
+from types import CoroutineType
 from typing import Any, overload
 
 from agent_graph.errors import ConfigError, ContractError, describe
@@ -83,7 +84,7 @@ async def judge(rails: Iterable[Guardrail], stage: str, payload: Any, run: Agent
             said: Any = rail.check(stage, payload, run)
             if not getattr(rail, "pure", False):
                 said = _in_time(rail, said, deadline)
-            verdict = said if isinstance(said, _VERDICTS) else await _answer(said)
+            verdict = await (said if isinstance(said, CoroutineType) else _answer(said))
             _insist(rail, stage, verdict)
             reason = _reason(verdict)
         except Exception as error:  # noqa: BLE001  a guardrail is foreign code, and its failure is a verdict (1)

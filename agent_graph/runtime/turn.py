@@ -27,7 +27,7 @@ from langchain_core.messages import SystemMessage
 from agent_graph import resolutions
 from agent_graph.decisions.budget import Limits, Spent, landing_share_s
 from agent_graph.messages import Conversion, current_conversion
-from agent_graph.runtime.account import is_over, rebuild, to_result, usd, used_s
+from agent_graph.runtime.account import NANO, is_over, rebuild, to_result, used_s
 from agent_graph.runtime.clock import Stopwatch
 from agent_graph.runtime.ledger import Ledger
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
@@ -227,8 +227,8 @@ class Turn:
         run, sums = self.run, self.ledger.sums
         run.steps = sums.steps
         run.total_tokens = sums.tokens
-        run.total_cost_usd = float(usd(sums.cost_nusd))
-        run.cost_uncertain_usd = float(usd(sums.uncertain_nusd))
+        run.total_cost_usd = sums.cost_nusd / NANO
+        run.cost_uncertain_usd = sums.uncertain_nusd / NANO
         run.latency_ms = self.used_s * 1000
         return run
 
