@@ -241,8 +241,8 @@ class Driver:
                 asked.relay(mode, chunk)
         if turn.row.status in OVER:
             return []
-        state = await agent.graph.aget_state(config)
-        return [pending_of(waiting.value) for waiting in state.interrupts]
+        newest = await agent.graph.aget_state({"configurable": {"thread_id": turn.key.thread_id}})  # a caller's config may name another
+        return [pending_of(waiting.value) for waiting in newest.interrupts]
 
     def _waiting(self, turn: Turn, waits_for: list[dict[str, Any]]) -> None:
         run = turn.refresh()
