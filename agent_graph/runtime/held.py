@@ -51,6 +51,7 @@ class Holding:
 
     def ask(self, call: LedgerRow, admission: Normal) -> LedgerRow:
         """Return the row to be asked for: `call`, or one that stands for it and for the landing behind it."""
+        self._asked = None  # an answer to what was cancelled does not come any more
         behind = held_behind(call, admission, self._row, next_entry=self._next_entry)
         if behind is None:
             return call

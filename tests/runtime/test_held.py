@@ -110,6 +110,17 @@ def test_what_nobody_has_answered_yet_is_given_back_too() -> None:
     assert life.new() == [(8, "landing", "failed", 180)]
 
 
+def test_an_answer_to_one_call_is_not_taken_for_that_of_another_that_was_cancelled() -> None:
+    life = Life()
+    life.holding.ask(CALL, BEFORE_ANOTHER)
+    judge = replace(CALL, entry=9, kind="judge")
+    assert life.holding.ask(judge, BEFORE_ANOTHER) is judge
+    life.holding.answered(judge, granted=True)
+    assert life.new() == []
+    life.holding.give_back()
+    assert life.new() == [(8, "landing", "failed", 180)]
+
+
 def test_after_a_crash_it_is_held_still_and_yesterdays_is_given_back() -> None:
     life = Life()
     life.holding.restore([replace(HELD, entry=2, charges=(YESTERDAY,)), replace(HELD, entry=4, state="failed"), CALL, HELD])
