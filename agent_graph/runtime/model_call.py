@@ -159,9 +159,9 @@ class ModelCall:
         return land or refused  # type: ignore[return-value]  # one of them is there
 
     def _admit(self, candidate: Candidate) -> Admission:
-        """Return what the limits say of this candidate; what was said a moment ago holds while nothing has been entered since."""
+        """Return what the limits say of this candidate; what was said holds while nothing has been entered since and it is not late."""
         state = self._turn.ledger.state
-        if state is None or self._said is None or self._said[0] is not candidate or self._said[1] != state:
+        if state is None or self._turn.is_late or self._said is None or self._said[0] is not candidate or self._said[1] != state:
             self._said = (candidate, state, self._judged(candidate))
         return self._said[2]
 
