@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.tools import tool
 
 from agent_graph import ConfigError, ProductionAgent, RunFinished, TextDelta, create_production_agent
-from agent_graph.testing import ScriptedChatModel
+from agent_graph.testing import FakeClock, ScriptedChatModel
 from agent_graph_adapters.langchain import BudgetMiddleware
 from tests.adapters.langchain.middleware.somebodys import calls
 
@@ -272,3 +272,22 @@ async def test_a_hook_that_retries_runs_a_payment_once(tmp_path: Path, idempoten
         run = await agent.run("pay 5")
     assert len(paid) == times
     assert (run.tool_calls[0].error or "").startswith("OutcomeUnknown") is not idempotent
+
+
+async def test_a_call_that_a_hook_held_up_until_it_was_late_is_a_landing_and_nothing_is_uncertain() -> None:
+    """It was judged before the hook began to wait; what was never sent must not be booked as if it might be billed."""
+    clock, seen = FakeClock(), list[int]()
+
+    class Slow(AgentMiddleware[Any, Any, Any]):
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            seen.append(1)
+            if len(seen) == 2:
+                clock.advance(2.5)
+            return await handler(request)
+
+    model = ScriptedChatModel([LOOK, "landed"], usage=(10, 10))
+    async with create_production_agent(
+        model, [look], middleware=[Slow()], timeout_s=3.0, clock=clock, storage=":memory:", prices={"scripted": {"input": 1, "output": 10}}
+    ) as agent:
+        run = await agent.run("q")
+    assert (run.status, run.output, run.landed, run.cost_uncertain_usd) == ("complete", "landed", "timeout_s", 0.0)
