@@ -17,14 +17,13 @@ interpreter's own byte translation, about a millisecond per 100 KB).
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from agent_graph.decisions.plain import dumps, plain
+from agent_graph.decisions.plain import Json, dumps, plain
 from agent_graph.types import Message
 
 __all__ = ["Anchor", "CountText", "anchored", "estimate_json", "estimate_message", "estimate_messages", "estimate_text"]
@@ -53,7 +52,6 @@ class Anchor:
     """Tokens, as `estimate_messages` counted the same list."""
 
 
-_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _LOWER = b"abcdefghijklmnopqrstuvwxyz"
 _DIGITS = b"0123456789"
 _LETTERS = _LOWER + _LOWER.upper()
@@ -118,7 +116,7 @@ def estimate_text(text: str) -> int:
 def estimate_json(value: object, count: CountText = estimate_text) -> int:
     """Return the estimated tokens of `value` written as JSON. Never raises."""
     try:
-        return count(_JSON.encode(value))
+        return count(dumps(cast("Json", value)))
     except (TypeError, ValueError, RecursionError):  # no JSON as it stands
         return count(dumps(plain(value)))
 

@@ -84,10 +84,10 @@ def bill(prices: PriceBook, candidate: Candidate, reply: AIMessage, *, input_tok
         text = f"{model} reported usage that contradicts itself ({usage.contradiction}); the larger figures were booked."
         warnings = (text,)
     reported = read_cost(about, _raw(about))
-    told_price: dict[str, Any] = {"price_source": "reported by the provider"}
-    cost, provenance = (
-        (reported, told_price) if reported is not None else _priced(prices, candidate, model, usage, about.get("service_tier"))
-    )
+    if reported is not None:
+        cost, provenance = reported, dict[str, Any](price_source="reported by the provider")
+    else:
+        cost, provenance = _priced(prices, candidate, model, usage, about.get("service_tier"))
     without = provenance.get("unpriced")
     if isinstance(without, list):
         text = f"{model}: no price is known for {', '.join(without)}, so the cost is too low (audio counts as text). Give it in prices=."

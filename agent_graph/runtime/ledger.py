@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from agent_graph.decisions.budget import NOTHING, Account, Admission, Land, Limits, Normal, Refuse, Spent
 from agent_graph.runtime.account import Totals, nano, totals, usd
@@ -122,7 +122,6 @@ class Ledger:
         self._uses: dict[Charge, BudgetUse] = {}
         self._holding = Holding(write=partial(storage.put, fence=fence), next_entry=self._numbers.next)
         self._asking = asyncio.Lock()
-        self._changes = 0
 
     def restore(self, rows: Sequence[LedgerRow]) -> None:
         """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
@@ -211,11 +210,6 @@ class Ledger:
         """The budgets shared by name in which this turn's own rows count."""
         return self._shares
 
-    @property
-    def state(self) -> int | None:
-        """What changes with whatever an admission looks at; None where other accounts are looked at too, which change by themselves."""
-        return None if self.parent is not None or self._shares or self.ended else self._changes
-
     def orphaned(self) -> Refuse | None:
         """Return the refusal of every further call where a turn above this one has ended; None where all are at work."""
         gone = next((ledger for ledger in self._line() if ledger.ended), None)
@@ -226,7 +220,7 @@ class Ledger:
 
     def _enter(self, row: LedgerRow, asked_for: LedgerRow) -> list[_Asked]:
         self._open[row.entry] = row
-        self._count(row)
+        self.sums.add(row)
         asked = self._write(asked_for, reserving=True)
         try:
             return [*asked, *self._tell(reserving=True)]
@@ -260,7 +254,7 @@ class Ledger:
         """Take a reservation back that was not written."""
         with _lock:
             del self._open[row.entry]
-            self._count(row, -1)
+            self.sums.add(row, -1)
             self._tell()
 
     async def durable(self) -> None:
@@ -293,8 +287,8 @@ class Ledger:
         with _lock:
             reserved = self._open.pop(entry)
             row = replace(reserved, used_s=self._used_s(), **changes)
-            self._count(reserved, -1)
-            self._count(row)
+            self.sums.add(reserved, -1)
+            self.sums.add(row)
             self._write(row)
             self._tell()
 
@@ -420,14 +414,10 @@ class Ledger:
             used_s=self._used_s(),
         )
         if known is not None:
-            self._count(known, -1)
-        self._count(row)
+            self.sums.add(known, -1)
+        self.sums.add(row)
         self._children[name] = row
         return [*self._write(row, reserving=reserving), *self._tell(reserving=reserving)]
-
-    def _count(self, row: LedgerRow, sign: Literal[1, -1] = 1) -> None:
-        self._changes += 1
-        self.sums.add(row, sign)
 
     def _write(self, row: LedgerRow, *, reserving: bool = False) -> list[_Asked]:
         if row.charges and reserving:

@@ -134,7 +134,6 @@ class ModelCall:
         self._landing, self._behind, self._most = landing, behind, most
         self._first = kind == "step" and not turn.ledger.sums.steps
         self._quotes: dict[int, tuple[Estimate, Estimate, Decimal | None]] = {}
-        self._said: tuple[Candidate, int | None, Admission] | None = None
         self._number = 0
         self._messages: Sequence[BaseMessage] = ()
         self._tools = True
@@ -159,13 +158,6 @@ class ModelCall:
         return land or refused  # type: ignore[return-value]  # one of them is there
 
     def _admit(self, candidate: Candidate) -> Admission:
-        """Return what the limits say of this candidate; what was said holds while nothing has been entered since and it is not late."""
-        state = self._turn.ledger.state
-        if state is None or self._turn.is_late or self._said is None or self._said[0] is not candidate or self._said[1] != state:
-            self._said = (candidate, state, self._judged(candidate))
-        return self._said[2]
-
-    def _judged(self, candidate: Candidate) -> Admission:
         turn = self._turn
         call, landing, price = self._quote(candidate)
         return turn.ledger.orphaned() or admit(

@@ -131,7 +131,7 @@ class Hooks:
                 outcome = await run(given.tool_call["args"])
             except (ToolNotExecuted, GraphBubbleUp):
                 raise
-            except Exception as error:
+            except Exception as error:  # whatever it is, and raised again: how the call ended is in doubt
                 doubts.extend([error] if once else [])
                 raise
             message = _message(call, outcome)
