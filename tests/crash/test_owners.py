@@ -23,6 +23,7 @@ from typing import IO, Any
 import pytest
 
 from tests.crash import contender
+from tests.stopping import stop
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
@@ -116,7 +117,7 @@ async def test_a_zombie_writes_nothing(tmp_path: Path, process: Any, place: str,
         folder.mkdir()
         zombie = process(folder, place)
         assert zombie.hear() == f"at {place}"
-        os.kill(zombie.process.pid, signal.SIGSTOP)  # its lease runs out, as it does when a machine sleeps
+        stop(zombie.process.pid, folder / "runs.db")  # its lease runs out, as it does when a machine sleeps
         heir = contender.agent_in(folder)
         run = await heir.run("rent", "r")
         assert (run.status, run.turn) == ("complete", 1)

@@ -24,6 +24,7 @@ from agent_graph.errors import ConfigError, LeaseLost, NotDurable, RunInProgress
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, TurnKey, TurnRow
 from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.types import Message, MessageRole
+from tests.stopping import stop
 
 
 def test_the_constructor_opens_and_creates_nothing(file: Path) -> None:
@@ -300,7 +301,7 @@ async def test_a_stopped_processs_lease_lapses_and_its_writes_are_refused(
 ) -> None:
     holder = child(HOLDER, file, 0.6)
     assert holder.stdout.readline().startswith("new")
-    os.kill(holder.pid, signal.SIGSTOP)
+    stop(holder.pid, file)
     deadline = time.monotonic() + 20
     while (claim := await storage.claim(rows.request(), asyncio.current_task())).outcome == "busy":
         assert time.monotonic() < deadline
