@@ -399,6 +399,8 @@ async def test_a_storage_that_the_user_named_never_falls_back(tmp_path: Path) ->
         ({"fallbacks": "offline"}, r"fallbacks: a list of models is due, not 'offline'\. Put it into one: fallbacks=\['offline'\]"),
         ({"fallbacks": ScriptedLLM(["x"])}, r"not ScriptedLLM\. Put it into one: fallbacks=\[model\]"),
         ({"fallbacks": None}, "fallbacks: a list of models is due, not NoneType"),
+        ({"fallbacks": [None]}, "fallbacks: None is no model"),
+        ({"guardrails": "no_secrets"}, "guardrails: a list of guardrails is due, not 'no_secrets'"),
         ({"store": 3}, "store: LangGraph's store is due"),
         ({"guardrails": no_secrets}, "guardrails: a list"),
         ({"system_prompt": 5}, "system_prompt: a string"),

@@ -190,6 +190,8 @@ def _account(model: BaseChatModel) -> int:
 def fallbacks_of(given: object) -> Sequence[Any]:
     """Return `given` if it is a list of models. Raises ConfigError: one model alone would be taken for a list of its parts."""
     if isinstance(given, Sequence) and not isinstance(given, str):
+        if None in given:  # of the agent's own model, None means: whichever the environment names
+            raise ConfigError("fallbacks: None is no model; a chat model or a string such as 'openai:gpt-5-mini' is due.")
         return given
     what, one = (repr(given), repr(given)) if isinstance(given, str) else (type(given).__name__, "model")
     hint = (

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent_graph.decisions.results import make_storable
 from agent_graph.errors import ConfigError
+from agent_graph.guardrails.judging import check_stages, stages_of
 from agent_graph.guardrails.verdicts import Allow, Block, Guardrail, Replace, Revise, Verdict
 from agent_graph.types import AgentRun
 
@@ -47,13 +48,15 @@ def beside_defaults(given: Sequence[Guardrail]) -> list[Guardrail]:
     """Return the default guardrails and the given ones; one that bears a default one's name takes its place.
 
     Raises:
-        ConfigError: something that is no guardrail.
+        ConfigError: something that is no guardrail, or one that would never be asked.
     """
-    if not isinstance(given, Sequence):
+    rails: object = given
+    if not isinstance(rails, Sequence) or isinstance(rails, str):
         raise ConfigError(f"guardrails: a list of guardrails is due, not {given!r}.")
     for rail in given:
         if not (isinstance(getattr(rail, "name", None), str) and callable(getattr(rail, "check", None))):
             raise ConfigError(f"guardrails: {rail!r} is no guardrail: it needs a `name` and an async `check(stage, payload, run)`.")
+        check_stages(rail.name, stages_of(rail))
     own = {rail.name: rail for rail in given}
     kept = [own.pop(rail.name, rail) for rail in default_rails()]
     return [*kept, *own.values()]

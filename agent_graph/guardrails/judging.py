@@ -20,11 +20,11 @@ from inspect import isawaitable
 from types import CoroutineType
 from typing import Any, overload
 
-from agent_graph.errors import ConfigError, ContractError, describe
+from agent_graph.errors import ConfigError, ContractError, describe, did_you_mean
 from agent_graph.guardrails.verdicts import STAGES, Allow, Ask, Block, Guardrail, Replace, Revise, Verdict
 from agent_graph.types import AgentRun
 
-__all__ = ["Finding", "FunctionRail", "Judgement", "by_stage", "for_tools", "guardrail", "judge", "stages_of"]
+__all__ = ["Finding", "FunctionRail", "Judgement", "by_stage", "check_stages", "for_tools", "guardrail", "judge", "stages_of"]
 
 DEFAULT_TIMEOUT_S = 10.0
 _DECISIVE = (Block, Ask, Revise)
@@ -57,6 +57,13 @@ class Judgement:
 def stages_of(rail: Guardrail) -> Collection[str]:
     """Return the stages at which `rail` is asked."""
     return getattr(rail, "stages", STAGES)
+
+
+def check_stages(name: str, stages: Collection[str]) -> None:
+    """Raise ConfigError for a stage that there is not: a guardrail would never be asked there, and nobody would know."""
+    for stage in [stages] if isinstance(stages, str) else stages:
+        if stage not in STAGES:
+            raise ConfigError(f"guardrail {name!r}: {stage!r} is no stage.{did_you_mean(stage, STAGES)} Stages: {', '.join(STAGES)}.")
 
 
 def by_stage(rails: Sequence[Guardrail]) -> Mapping[str, tuple[Guardrail, ...]]:
@@ -160,9 +167,9 @@ class FunctionRail:
     def __post_init__(self) -> None:
         if isinstance(self.timeout_s, bool) or not isinstance(self.timeout_s, int | float):
             raise ConfigError(f"guardrail {self.name!r}: timeout_s: a number of seconds is due, not {self.timeout_s!r}.")
-        unknown = sorted(set(self.stages) - set(STAGES))
-        if unknown:
-            raise ConfigError(f"guardrail {self.name!r}: {unknown[0]!r} is no stage. Stages: {', '.join(STAGES)}.")
+        check_stages(self.name, self.stages)
+        if not self.stages:
+            raise ConfigError(f"guardrail {self.name!r}: stages is empty, so it would never be asked. Stages: {', '.join(STAGES)}.")
         if not self.timeout_s > 0:
             raise ConfigError(f"guardrail {self.name!r}: timeout_s must be above 0, not {self.timeout_s!r}.")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from agent_graph.errors import ConfigError
 from agent_graph.ports import MemoryBackend, ObservabilityBackend, ToolBackend
 from agent_graph.types import AgentRun, Message, ToolCall
 
@@ -24,10 +25,13 @@ class FakeTools(ToolBackend):
 
     A handler is called with the call's args as keywords, and may be plain or async. What it returns is the result (a ToolCall is
     returned as it is), what it raises is raised. A tool without a handler is a returned error.
+
+    Raises:
+        ConfigError: something else than a mapping of names to functions.
     """
 
     def __init__(self, handlers: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        self.handlers = dict(handlers or {})
+        self.handlers = _handlers(handlers)
         self.calls: list[ToolCall] = []
         """Every attempt so far, in order of arrival, as it came in."""
 
@@ -41,6 +45,14 @@ class FakeTools(ToolBackend):
         if inspect.isawaitable(result):
             result = await result
         return result if isinstance(result, ToolCall) else replace(call, result=result)
+
+
+def _handlers(given: object) -> dict[str, Callable[..., Any]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(callable(handler) for handler in given.values()):
+        raise ConfigError(f"handlers: tools by their names are due, FakeTools({{'weather': function}}), not {given!r}.")
+    return dict(given)
 
 
 class DictMemory(MemoryBackend):

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, PrivateAttr
 
 from agent_graph.decisions.replies import read_reply
 from agent_graph.messages.fields import reply_fields
-from agent_graph.testing.scripted import ScriptEnded
+from agent_graph.testing.scripted import entry_at, script_of
 from agent_graph.types import Message
 
 __all__ = ["ScriptedChatModel"]
@@ -31,7 +31,7 @@ class _Script:
     """What copies of one model share."""
 
     def __init__(self, replies: Iterable[Any]) -> None:
-        self.replies = list(replies)
+        self.replies = script_of(replies)
         self.lock = threading.Lock()
         self.requests: list[tuple[list[BaseMessage], dict[str, Any]]] = []
         self.bound: list[list[Any]] = []
@@ -40,11 +40,7 @@ class _Script:
         with self.lock:
             index = len(self.requests)
             self.requests.append((list(messages), options))
-            if last_forever:
-                index = min(index, len(self.replies) - 1)
-            if index >= len(self.replies):
-                raise ScriptEnded(f"call {index + 1} of the model, but the script has {len(self.replies)} replies")
-            return self.replies[index]
+            return entry_at(index, self.replies, last_forever=last_forever)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Script:
         return self
@@ -58,7 +54,7 @@ class ScriptedChatModel(BaseChatModel):
     One model, and its copies, may be called from several threads and event loops at once.
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     model_name: str = "scripted"
     usage: tuple[int, int] | None = None

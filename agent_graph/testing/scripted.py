@@ -15,7 +15,7 @@ from agent_graph.errors import ConfigError
 from agent_graph.ports import LLMBackend
 from agent_graph.types import Message, MessageRole
 
-__all__ = ["Reply", "Request", "ScriptEnded", "ScriptedLLM", "after", "call", "calls", "hang"]
+__all__ = ["Reply", "Request", "ScriptEnded", "ScriptedLLM", "after", "call", "calls", "entry_at", "hang", "script_of"]
 
 Reply: TypeAlias = "Message | str | BaseException | type[BaseException] | Callable[[list[Message], list[dict[str, Any]]], Any]"
 """An entry of a script: a text, a Message, an exception to raise, or a (plain or async) function of the request that gives one of these."""
@@ -42,6 +42,9 @@ class Request:
 
 def call(tool: str, /, *, call_id: str | None = None, **args: Any) -> Message:
     """Return a reply that calls `tool` with `args`; the agent makes up an id where none is given."""
+    named: object = tool
+    if not (named and isinstance(named, str)):
+        raise ConfigError(f"call: the tool's name is {tool!r}; a text is due: call('weather', city='Paris').")
     entry: dict[str, Any] = {"name": tool, "args": args}
     if call_id is not None:
         entry = {"id": call_id, **entry}
@@ -50,6 +53,10 @@ def call(tool: str, /, *, call_id: str | None = None, **args: Any) -> Message:
 
 def calls(*replies: Message) -> Message:
     """Return one reply that makes the calls of all `replies` at once: `calls(call("a"), call("b"))`."""
+    given: tuple[object, ...] = replies
+    for reply in given:
+        if not isinstance(reply, Message) or not reply.metadata.get("tool_calls"):
+            raise ConfigError(f"calls: {reply!r} makes no call; calls(call('a'), call('b')) is the form.")
     entries = [entry for reply in replies for entry in reply.metadata["tool_calls"]]
     return Message(MessageRole.ASSISTANT, "", {"tool_calls": entries})
 
@@ -77,12 +84,33 @@ def after(seconds: float, reply: Reply) -> Any:
     return After(seconds, reply)
 
 
+def script_of(replies: object) -> list[Any]:
+    """Return the entries of a script.
+
+    Raises:
+        ConfigError: it is one entry. A text would be taken for a list of letters, a mapping or a LangChain message for its keys.
+    """
+    if isinstance(replies, str | bytes | Mapping) or hasattr(replies, "content") or not isinstance(replies, Iterable):
+        raise ConfigError(f"replies: a list is due, with an entry for each call of the model, not {replies!r}. Put it into one: [...].")
+    return list(replies)
+
+
+def entry_at(index: int, replies: Sequence[Any], *, last_forever: bool) -> Any:
+    """Return the entry that the call after `index` others gets. Raises ScriptEnded past the end."""
+    if index >= len(replies) and not (last_forever and replies):
+        raise ScriptEnded(f"call {index + 1} of the model, but the script has {len(replies)} replies")
+    return replies[min(index, len(replies) - 1)]
+
+
 class ScriptedLLM(LLMBackend):
     """Answers with the entries of `replies`, in order; one object may be called from several threads and event loops at once.
 
     `cost_usd`, `usage`, `model`: written into the metadata of each reply that does not say them itself; `last_forever`: the last
     entry is repeated for ever, else a call past the end raises ScriptEnded; `sleep`: what `after(...)` waits with (a
     `FakeClock().sleep`, say); `tokens`: how `count_tokens` counts, by default 1 per 4 characters and 4 per message.
+
+    Raises:
+        ConfigError: `replies` is a single reply instead of a list, or `usage` no pair of tokens and no mapping.
     """
 
     def __init__(
@@ -96,7 +124,7 @@ class ScriptedLLM(LLMBackend):
         sleep: Sleep = asyncio.sleep,
         tokens: Callable[[Sequence[Message]], int] | None = None,
     ) -> None:
-        self._replies = list(replies)
+        self._replies = script_of(replies)
         self._lock = threading.Lock()
         self._last_forever = last_forever
         self._sleep = sleep
@@ -119,11 +147,7 @@ class ScriptedLLM(LLMBackend):
         with self._lock:
             index = len(self.requests)
             self.requests.append(request)
-            if self._last_forever:
-                index = min(index, len(self._replies) - 1)
-            if index >= len(self._replies):
-                raise ScriptEnded(f"call {index + 1} of the model, but the script has {len(self._replies)} replies")
-            return self._replies[index]
+            return entry_at(index, self._replies, last_forever=self._last_forever)
 
     async def _said(self, reply: Any, messages: list[Message], tools: list[dict[str, Any]]) -> Any:
         if isinstance(reply, After):
@@ -148,8 +172,10 @@ class ScriptedLLM(LLMBackend):
 
 
 def _metadata(cost_usd: float | Decimal | None, usage: Mapping[str, Any] | tuple[int, int] | None, model: str | None) -> dict[str, Any]:
-    if isinstance(usage, tuple):
+    if isinstance(usage, tuple) and len(usage) == 2:
         usage = {"input_tokens": usage[0], "output_tokens": usage[1], "total_tokens": sum(usage)}
+    if usage is not None and not isinstance(usage, Mapping):
+        raise ConfigError(f"usage: {usage!r}; two whole numbers, (input tokens, output tokens), or a mapping is due.")
     given = {"cost_usd": cost_usd, "usage": None if usage is None else dict(usage), "model": model}
     return {key: value for key, value in given.items() if value is not None}
 

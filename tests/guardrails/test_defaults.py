@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent_graph.errors import ConfigError
-from agent_graph.guardrails import Allow, Block, CutReply, EmptyAnswer, Replace, Revise, SizeCaps, default_rails, judge
+from agent_graph.guardrails import Allow, Block, CutReply, EmptyAnswer, Replace, Revise, SizeCaps, beside_defaults, default_rails, judge
 from agent_graph.types import AgentRun, Message, MessageRole, ToolCall
 
 RUN = AgentRun("run_001", "question")
@@ -132,3 +132,16 @@ async def test_an_empty_answer_is_asked_for_again(message: Message, empty: bool)
     verdict = await EmptyAnswer().check("reply", message, RUN)
     assert isinstance(verdict, Revise) == empty
     assert isinstance(verdict, Allow) != empty
+
+
+def test_a_rail_of_a_class_that_names_no_stage_that_there_is_is_refused() -> None:
+    """A misspelt stage in a class of one's own went unnoticed: the rail was never asked."""
+
+    class Misspelt:
+        name = "misspelt"
+        stages = ("outptu",)
+
+        async def check(self, stage: str, payload: Any, run: Any) -> Any: ...
+
+    with pytest.raises(ConfigError, match=r"guardrail 'misspelt': 'outptu' is no stage\. Did you mean 'output'"):
+        beside_defaults([Misspelt()])

@@ -160,7 +160,8 @@ async def test_the_decorator_makes_a_rail_of_a_function() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"stages": ["outptu"]}, "'outptu' is no stage"),
+        ({"stages": ["outptu"]}, r"'outptu' is no stage\. Did you mean 'output'\?"),
+        ({"stages": []}, "stages is empty"),
         ({"timeout_s": 0}, "timeout_s must be above 0"),
         ({"timeout_s": float("nan")}, "timeout_s"),
     ],

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
+from pydantic import ValidationError
 
-from agent_graph import Message, MessageRole
+from agent_graph import ConfigError, Message, MessageRole
 from agent_graph.testing import ScriptedChatModel, ScriptEnded, call, calls
 
 CALL = {"name": "weather", "args": {"city": "Zürich"}, "id": "c1", "type": "tool_call"}
@@ -31,6 +32,19 @@ async def test_replies_come_in_order_with_usage_and_the_models_name() -> None:
     assert first.response_metadata["model_name"] == "scripted"
     with pytest.raises(ScriptEnded):
         await model.ainvoke("Hi")
+
+
+@pytest.mark.parametrize("replies", ["Hello", AIMessage("Hello"), call("weather"), {"a": "b"}, lambda messages: "Hello"], ids=repr)
+def test_a_single_reply_is_no_script(replies: Any) -> None:
+    """A text was taken for a list of letters, an AIMessage for a list of its fields."""
+    with pytest.raises(ConfigError, match="replies: a list is due"):
+        ScriptedChatModel(replies)
+
+
+def test_an_option_that_there_is_not_is_refused() -> None:
+    """`last_for_ever=True` was taken and did nothing."""
+    with pytest.raises(ValidationError, match="last_for_ever"):
+        ScriptedChatModel(["Hello"], last_for_ever=True)
 
 
 async def test_bound_tools_arrive_with_each_call() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agent_graph.errors import ConfigError
 from agent_graph.testing import DictMemory, FakeClock, FakeTools, ListObservability, ScriptedLLM, ScriptEnded, after, call, calls, hang
 from agent_graph.types import AgentRun, Message, MessageRole, ToolCall
 
@@ -24,6 +25,38 @@ async def test_replies_come_in_order_and_the_end_of_the_script_is_an_error() -> 
 async def test_the_last_reply_may_last_for_ever() -> None:
     llm = ScriptedLLM(["one", "two"], last_forever=True)
     assert [(await llm.complete(HELLO, [])).content for _ in range(4)] == ["one", "two", "two", "two"]
+
+
+@pytest.mark.parametrize(
+    "replies", ["Hello", b"Hello", {"a": "b"}, call("weather"), lambda messages, tools: "Hello", None, ValueError("no")], ids=repr
+)
+def test_a_single_reply_is_no_script(replies: Any) -> None:
+    """`ScriptedLLM("Hello")` answered "H", then "e"."""
+    with pytest.raises(ConfigError, match=r"replies: a list is due.* Put it into one: \[\.\.\.\]"):
+        ScriptedLLM(replies)
+
+
+async def test_an_empty_script_is_at_its_end_also_where_the_last_reply_lasts() -> None:
+    with pytest.raises(ScriptEnded, match="call 1 of the model, but the script has 0"):
+        await ScriptedLLM([], last_forever=True).complete(HELLO, [])
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ScriptedLLM(["a"], usage=(1, 2, 3)), "usage"),  # type: ignore[arg-type]  # the mistake
+        (lambda: ScriptedLLM(["a"], usage=5), "usage"),  # type: ignore[arg-type]  # the mistake
+        (lambda: call(""), "call: the tool's name"),
+        (lambda: calls("weather"), "calls: 'weather' makes no call"),  # type: ignore[arg-type]  # the mistake
+        (lambda: calls(Message(MessageRole.ASSISTANT, "Hello")), "calls: Message"),
+        (lambda: FakeTools([print]), "handlers: tools by their names"),  # type: ignore[arg-type]  # the mistake
+        (lambda: FakeTools({"weather": "sunny"}), "handlers: tools by their names"),  # type: ignore[dict-item]  # the mistake
+        (lambda: FakeTools("weather"), "handlers: tools by their names"),  # type: ignore[arg-type]  # the mistake
+    ],
+)
+def test_what_a_fake_cannot_be_made_of_is_refused_at_once(make: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make()
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), ValueError], ids=["instance", "class"])

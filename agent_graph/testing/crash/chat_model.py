@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from pydantic import PrivateAttr
 
 from agent_graph.testing.chat_model import ScriptedChatModel
@@ -17,7 +18,10 @@ __all__ = ["BilledChatModel"]
 
 
 class BilledChatModel(ScriptedChatModel):
-    """Answers with `told(messages)`, after `bill(messages)` and `latency_s` seconds; says that it cost `cost_usd`, unless that is None."""
+    """Answers with `told(messages)`, after `bill(messages)` and `latency_s` seconds; says that it cost `cost_usd`, unless that is None.
+
+    Billed in each of the four ways in which a chat model is asked: streamed or not, awaited or not.
+    """
 
     _bill: Callable[[list[BaseMessage]], None] = PrivateAttr()
     _latency_s: float = PrivateAttr()
@@ -45,6 +49,40 @@ class BilledChatModel(ScriptedChatModel):
         self._bill(messages)
         await asyncio.sleep(self._latency_s)
         return await super()._agenerate(messages, stop, run_manager, **kwargs)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        self._bill(messages)
+        await asyncio.sleep(self._latency_s)
+        async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
+            yield chunk
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        self._bill(messages)
+        time.sleep(self._latency_s)
+        return super()._generate(messages, stop, run_manager, **kwargs)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        self._bill(messages)
+        time.sleep(self._latency_s)
+        yield from super()._stream(messages, stop, run_manager, **kwargs)
 
     def _reply(self, messages: list[BaseMessage], options: dict[str, Any]) -> AIMessage:
         reply = super()._reply(messages, options)

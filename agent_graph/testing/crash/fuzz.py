@@ -40,6 +40,7 @@ def crash_fuzz(
     signals: Sequence[int] = (),
     named: Sequence[Sequence[str]] = (),
     every: int = 1,
+    stream: bool = False,
     seed: int | None = None,
     look: Callable[[Evidence], Iterable[str]] | None = None,
     keep: Path | str | None = None,
@@ -74,6 +75,7 @@ def crash_fuzz(
         named: runs at given failpoints: `[("tool.after_effect", "claim.after")]` kills the first process at the one and the second
             at the other. `agent_graph.failpoints.NAMES` lists which there are.
         every: of each "every n", try only each so-manyth.
+        stream: whether the agent is asked by `stream` and `stream_resume` instead of `run` and `resume`, as a chat window does.
         seed: draws the faults; None for a new one. It is in the report.
         look: your own judge: takes the evidence of a run and returns what is wrong with it, in plain words.
         keep: the folder into which the files of failing runs are moved; None for a new one in the temporary folder.
@@ -97,7 +99,7 @@ def crash_fuzz(
     )
     if not (attempt_s > 0):
         raise ConfigError(f"attempt_s: {attempt_s!r}; seconds above 0 are due.")
-    subject = AgentSubject(make_agent, (task,) if isinstance(task, str) else tuple(task))
+    subject = AgentSubject(make_agent, (task,) if isinstance(task, str) else tuple(task), stream=stream)
     report = fuzz(subject, plan, seed=seed, look=look, keep=keep, attempt_s=attempt_s)
     if not report.ok:
         raise CrashFound(report)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent_graph.errors import ConfigError, OutcomeUnknown
+from agent_graph.events import RunFinished
 from agent_graph.storage.location import VARIABLE
 from agent_graph.storage.port import TurnKey
 from agent_graph.testing.crash.evidence import Account, RecordedCall, Said, TurnAccount
@@ -22,6 +23,7 @@ from agent_graph.testing.crash.world import World, views_of
 
 if TYPE_CHECKING:
     from agent_graph.agent import ProductionAgent
+    from agent_graph.events import Event
     from agent_graph.storage.port import TurnRow
     from agent_graph.types import AgentRun, Message
 
@@ -57,6 +59,8 @@ class AgentSubject:
 
     make_agent: Callable[[World], ProductionAgent | Awaitable[ProductionAgent]]
     task: Sequence[str]
+    stream: bool = False
+    """Whether turns are taken by `stream` and `stream_resume`."""
 
     def prepare(self) -> None:
         """Compile the loop."""
@@ -69,11 +73,16 @@ class AgentSubject:
         async with await self._made(world) as agent:
             if resume:
                 for run_id in await agent.unfinished():
-                    await agent.resume(run_id)
+                    await (_last(agent.stream_resume(run_id)) if self.stream else agent.resume(run_id))
             for number, text in enumerate(self.task, 1):
-                run = await agent.run(text, RUN_ID, request_id=f"request-{number}")
+                run = await self._asked(agent, text, f"request-{number}")
                 while run.pending:
                     run = await _looked_up(agent, world, run)
+
+    async def _asked(self, agent: ProductionAgent, text: str, request_id: str) -> AgentRun:
+        if self.stream:
+            return await _last(agent.stream(text, RUN_ID, request_id=request_id))
+        return await agent.run(text, RUN_ID, request_id=request_id)
 
     async def account(self, world: World) -> Account:
         """Return what `run` returned, or would return, of each turn, and the conversation as it is stored."""
@@ -97,6 +106,11 @@ class AgentSubject:
             raise ConfigError(f"make_agent returned {type(agent).__name__}; a ProductionAgent was due.")
         _check_place(agent.storage_location, world.folder)
         return agent
+
+
+async def _last(events: AsyncIterator[Event]) -> AgentRun:
+    """Return the account that stands at the end of a stream."""
+    return [event.run async for event in events if isinstance(event, RunFinished)][-1]
 
 
 def _check_place(location: str, folder: Path) -> None:

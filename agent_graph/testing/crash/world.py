@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from agent_graph.context import current_call
 from agent_graph.decisions import pairing
 from agent_graph.resolutions import Done, NotDone
-from agent_graph.testing.scripted import ScriptedLLM, ScriptEnded
+from agent_graph.testing.scripted import ScriptedLLM, ScriptEnded, script_of
 from agent_graph.types import Message, MessageRole
 
 if TYPE_CHECKING:
@@ -192,10 +192,12 @@ class World:
         `latency_s`: between the bill and the reply, in seconds.
         """
 
+        script = script_of(replies)
+
         async def told(messages: list[Message], tools: list[dict[str, Any]]) -> Any:
             self.bill(cost_usd, messages)
             await asyncio.sleep(latency_s)
-            reply = _due(replies, messages)
+            reply = _due(script, messages)
             return reply(messages, tools) if callable(reply) else reply
 
         return ScriptedLLM([told], last_forever=True, cost_usd=float(cost_usd), usage=usage)
@@ -223,8 +225,10 @@ class World:
         """
         from agent_graph.testing.crash.chat_model import BilledChatModel
 
+        script = script_of(replies)
+
         def told(messages: list[Any]) -> Any:
-            reply = _due(replies, messages)
+            reply = _due(script, messages)
             return reply(messages) if callable(reply) else reply
 
         return BilledChatModel(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 
 from agent_graph import ConfigError, ProductionAgent, ToolCall
 from agent_graph.testing import CrashFound, FakeTools, ListObservability, ScriptedLLM, World, call
@@ -119,6 +120,42 @@ def test_a_chat_model_with_and_without_a_price(priced: bool) -> None:
     report = crash_fuzz(make, "Pay A-17.", **{**NOTHING, "pairs": 2}, seed=1)
     assert report.ok
     assert report.total.kills > 0
+
+
+def streaming(world: World, *, model: Any = None, unseen: bool = False) -> ProductionAgent:
+    """An agent with a chat model; `unseen`: its tool asks the model too, behind the agent's back."""
+    model = model or world.chat_model([call("pay", invoice="A-17"), "It is paid."], cost_usd=0.002)
+
+    class Asking(Tools):
+        async def execute(self, call: ToolCall) -> ToolCall:
+            if unseen:
+                async for _ in model.astream([HumanMessage("May I?")]):
+                    pass
+            return await super().execute(call)
+
+    return ProductionAgent(model, TOOLS, Asking(world), None, ListObservability(), {})  # type: ignore[arg-type]  # a chat model is taken too; no memory
+
+
+def test_an_agent_that_streams_is_killed_too() -> None:
+    report = crash_fuzz(streaming, "Pay A-17.", stream=True, failpoints=False, pairs=2, kills=3, named=[("model.before_call",)], seed=4)
+    assert report.ok
+    assert report.total.kills >= 4
+    assert report.total.billed_usd > 0
+
+
+def test_a_streamed_call_that_nobody_accounts_for_is_found() -> None:
+    """Streamed calls were not billed, so that no invariant of money could fail for an agent that streams."""
+    with pytest.raises(AssertionError, match=r"billed 0\.006 USD; the account knows of 0\.004"):
+        crash_fuzz(lambda world: streaming(world, unseen=True), "Pay A-17.", **NOTHING, stream=True)
+
+
+def test_a_streamed_call_that_is_accounted_for_twice_is_found() -> None:
+    def make(world: World) -> ProductionAgent:
+        twice = AIMessage("It is paid.", response_metadata={"cost_usd": "0.004"})
+        return streaming(world, model=world.chat_model([call("pay", invoice="A-17"), twice], cost_usd=0.002))
+
+    with pytest.raises(AssertionError, match=r"settled 0\.006 USD of 0\.004 billed: money was counted that nobody charged"):
+        crash_fuzz(make, "Pay A-17.", **NOTHING, stream=True)
 
 
 @pytest.mark.parametrize(

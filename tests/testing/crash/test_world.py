@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from agent_graph import Message, MessageRole, ProductionAgent, ToolCall, create_production_agent
+from agent_graph import ConfigError, Message, MessageRole, ProductionAgent, ToolCall, create_production_agent
 from agent_graph.resolutions import Done, NotDone
 from agent_graph.testing import DictMemory, ListObservability, World, call
 from agent_graph.testing.crash.world import Bill, Effect, read_events
@@ -98,6 +98,26 @@ async def test_a_script_goes_on_with_the_reply_that_is_due(tmp_path: Path) -> No
     with pytest.raises(AssertionError, match="the script no more than 2"):
         await model.ainvoke([AIMessage("1"), AIMessage("2")])
     assert len(read_events(World(tmp_path).ledger)) == 4, "a request that no reply is due for is billed as well"
+
+
+async def test_a_chat_model_is_billed_whichever_way_it_is_asked(tmp_path: Path) -> None:
+    """A stream was free."""
+    world = World(tmp_path)
+    model = world.chat_model(["one two"] * 2, cost_usd=0.002)
+    texts = [
+        (await model.ainvoke("Hi")).text,
+        "".join([chunk.text async for chunk in model.astream("Hi")]),
+        model.invoke("Hi").text,
+        "".join(chunk.text for chunk in model.stream("Hi")),
+    ]
+    assert texts == ["one two"] * 4
+    assert [event.cost_usd for event in read_events(world.ledger) if isinstance(event, Bill)] == ["0.002"] * 4
+
+
+@pytest.mark.parametrize("make", [World.llm, World.chat_model], ids=["llm", "chat_model"])
+def test_a_single_reply_is_no_script(tmp_path: Path, make: Any) -> None:
+    with pytest.raises(ConfigError, match="replies: a list is due"):
+        make(World(tmp_path), "Hello", cost_usd=0)
 
 
 async def test_a_langchain_tool_knows_its_call_too(tmp_path: Path) -> None:
