@@ -53,9 +53,20 @@ class Recorder:
         self._put("record_run", copy.copy(run))
 
     async def delivered(self, wait_s: float = WAIT_S) -> None:
-        """Return when everything queued so far has been delivered, or after `wait_s` seconds (what is left then counts as dropped)."""
+        """Return when everything queued so far has been delivered, or after `wait_s` seconds (what is left then counts as dropped).
+
+        One cancellation is passed on only after that; a second one at once.
+        """
         if self._backend is None:
             return
+        waiting = asyncio.ensure_future(self._delivered(wait_s))
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            await waiting
+            raise
+
+    async def _delivered(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
 

@@ -70,6 +70,23 @@ async def test_what_it_raises_is_counted_and_logged_once(caplog: pytest.LogCaptu
     assert sum("the sink is broken" in record.getMessage() for record in caplog.records) == 1
 
 
+async def test_whoever_is_cancelled_meanwhile_still_waits() -> None:
+    """A turn that was cancelled here was written down as ended, and a kill could lose its record: nobody told it again."""
+    backend, may_take = Backend(), threading.Event()
+    recorder = Recorder(backend)
+    recorder._enqueue(lambda: may_take.wait() and None)
+    recorder.run(AgentRun("r", "q"))
+    waiting = asyncio.ensure_future(recorder.delivered(wait_s=60))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    may_take.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert len(backend.seen) == 1
+
+
 async def test_a_slow_one_is_waited_for_a_bounded_time() -> None:
     recorder = Recorder(Backend(sleeps_s=0.5))
     recorder.run(AgentRun("r", "q"))
