@@ -138,7 +138,7 @@ class Driver:
     async def _stored(self, row: TurnRow, asked: Asked) -> AgentRun:
         run, parent = await self.account(row), lineage.parent()
         if parent is not None:
-            parent.ledger.book_ended(row.key, await self._agent.storage.ledger(row.key))
+            parent.account.book_ended(row.key, await self._agent.storage.ledger(row.key))
         if not row.delivered and row.status != "waiting":
             with contextlib.suppress(LeaseLost):  # its own caller is just about to say the same
                 self._agent.storage.put(replace(row, delivered=True), fence=0)
@@ -174,7 +174,7 @@ class Driver:
             turn.restore(*await asyncio.gather(storage.journal(key), storage.ledger(key), storage.notes(key)))
             turn.loaded = True
             turn.put_turn("running", result=False)
-        turn.ledger.join()
+        turn.account.join()
         return turn
 
     async def _close(self, row: TurnRow) -> None:
@@ -293,7 +293,7 @@ class Driver:
     def _leave(turn: Turn) -> None:
         """Tell the turn above how this one ended; whether that one can still record it is its own concern."""
         with contextlib.suppress(StorageError, NotDurable, LeaseLost):
-            turn.ledger.leave()
+            turn.account.leave()
 
     # -- a person's word ------------------------------------------------------------------------------------------------------------
 
@@ -322,7 +322,7 @@ class Driver:
         failpoint("turn.record_run_queued")
         try:
             await agent.recorder.delivered()
-        finally:  # also where its caller goes away meanwhile: it has ended, and has been told
+        finally:  # also where its caller goes away meanwhile: it has ended, and has been told all the same
             turn.put_turn(_stored_status(turn.run), result=True)
         failpoint("turn.record_run_delivered")
         if turn.direct:

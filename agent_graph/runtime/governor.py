@@ -66,7 +66,7 @@ class Governor:
 
         `most`: no more output than this is asked for.
         """
-        sums = turn.ledger.sums
+        sums = turn.account.sums
         if candidate.backend is not None:
             return Estimate(input_tokens=max(input_tokens, sums.largest_tokens), output_tokens=0, cost_usd=usd(sums.dearest_nusd))
         cap = min((cap for cap in (self.cap_of(candidate), most) if cap is not None), default=0)
@@ -78,7 +78,7 @@ class Governor:
 
         `behind`: as of `call`. Where it is None, the landing comes after a step, and what that adds is in it, as a rule.
         """
-        if not turn.ledger.shares or not candidate.tools:
+        if not turn.account.shares or not candidate.tools:
             return None
         return landing if behind is not None else self.estimate(turn, candidate, landing.input_tokens + GROWTH_TOKENS)
 
@@ -111,7 +111,7 @@ class Governor:
         """Return a call that is not made yet: `admission` says what the limits say of it, `reply` makes it.
 
         Args:
-            turn: whose ledger, limits and clock apply.
+            turn: whose account, limits and clock apply.
             input_tokens: count of the whole input.
             step: the step that the reply is for; 0 outside the loop's steps.
             kind: what the call is for; only a "step" counts as one.
@@ -183,4 +183,4 @@ def _usd_limits(turn: Turn) -> list[str]:
         if above.limits.max_cost_usd is not None and "max_cost_usd" in above.config.explicit:
             limits.append("max_cost_usd" if above is turn else f"max_cost_usd of run {above.key.run_id!r}")
         above = above.parent
-    return [*limits, *(f"the budget {share.budget.name!r}" for share in turn.ledger.shares if share.budget.max_cost_usd is not None)]
+    return [*limits, *(f"the budget {share.budget.name!r}" for share in turn.account.shares if share.budget.max_cost_usd is not None)]

@@ -23,7 +23,7 @@ __all__ = ["derived_name", "parent", "refuse_ancestor"]
 def parent() -> Turn | None:
     """Return the turn that the running task works for: what is begun here is its child. None where it stands alone."""
     turn = current_turn.get()
-    return None if turn is None or turn.ledger.ended else turn
+    return None if turn is None or turn.account.ended else turn
 
 
 def derived_name(namespace: str, agent: str, text: str) -> str | None:

@@ -132,7 +132,7 @@ class ModelCall:
         self._governor, self._turn = governor, turn
         self._input_tokens, self._step, self._kind = input_tokens, step, kind
         self._landing, self._behind, self._most = landing, behind, most
-        self._first = kind == "step" and not turn.ledger.sums.steps
+        self._first = kind == "step" and not turn.account.sums.steps
         self._quotes: dict[int, tuple[Estimate, Estimate, Decimal | None]] = {}
         self._number = 0
         self._messages: Sequence[BaseMessage] = ()
@@ -143,7 +143,7 @@ class ModelCall:
 
     async def admission(self) -> Admission:
         """Return what the limits say: Normal if one candidate fits, else Land if one fits as the landing, else Refuse."""
-        await self._turn.ledger.refresh()
+        await self._turn.account.refresh()
         land: Land | None = None
         refused: Refuse | None = None
         for candidate in self.candidates:
@@ -160,7 +160,7 @@ class ModelCall:
     def _admit(self, candidate: Candidate) -> Admission:
         turn = self._turn
         call, landing, price = self._quote(candidate)
-        return turn.ledger.orphaned() or admit(
+        return turn.account.orphaned() or admit(
             turn.limits,
             turn.spent,
             call=call,
@@ -170,7 +170,7 @@ class ModelCall:
             output_price_usd=price,
             can_shrink=candidate.backend is None,
             reasoning=candidate.reasoning,
-            above=turn.ledger.above(),
+            above=turn.account.above(),
             late=turn.is_late,
         )
 
@@ -303,7 +303,7 @@ class ModelCall:
         turn, entry = self._turn, reserved.entry
         failpoint("model.reserve_queued")
         try:
-            await turn.ledger.durable()
+            await turn.account.durable()
         except BaseException:
             turn.unbilled(entry, "the call was not made")
             raise

@@ -30,6 +30,7 @@ from agent_graph.messages import Conversion, current_conversion
 from agent_graph.runtime.account import NANO, is_over, rebuild, to_result, used_s
 from agent_graph.runtime.clock import Stopwatch
 from agent_graph.runtime.ledger import Ledger
+from agent_graph.runtime.turn_account import TurnAccount
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
 
 if TYPE_CHECKING:
@@ -82,16 +83,17 @@ class Turn:
         self.config: AgentConfig = agent.config
         self.parent = parent
         self._watch = Stopwatch(clock, row.used_s)
-        self.ledger: Ledger = Ledger(
+        self.account: TurnAccount = TurnAccount(
             key=row.key,
             fence=fence,
             storage=storage,
             agent=row.agent,
             budget=budget,
-            parent=None if parent is None else parent.ledger,
+            parent=None if parent is None else parent.account,
             used_s=self._watch.used_s,
             now=clock.time,
         )
+        self.ledger: Ledger = Ledger(self.account)
         self.limit(
             Limits(
                 max_steps=self.config.max_steps,
@@ -135,11 +137,11 @@ class Turn:
         self._order = sorted((row.step, row.index, row.call_key) for row in journal)
         self.results = dict(zip((row.call_key for row in journal if is_over(row)), self.run.tool_calls, strict=True))
         self._watch.before_s = used_s(self.row, journal, ledger)
-        self.ledger.restore(ledger)
+        self.account.restore(ledger)
 
     def limit(self, limits: Limits) -> None:
         """Let `limits` hold."""
-        self.limits = self.ledger.limits = limits
+        self.limits = self.account.limits = limits
 
     def add_budget(self, amounts: Mapping[str, Any]) -> None:
         """Queue a note of what is added to the limits, and let it count."""
@@ -188,7 +190,7 @@ class Turn:
         All that is left before the first step, when there is nothing yet to answer from, and in the landing itself.
         """
         left = self.time_left_s
-        return left if left is None or self.run.landed is not None or not self.ledger.sums.steps else max(0.0, left - self.landing_share_s)
+        return left if left is None or self.run.landed is not None or not self.account.sums.steps else max(0.0, left - self.landing_share_s)
 
     @property
     def landing_share_s(self) -> float:
@@ -220,11 +222,11 @@ class Turn:
     @property
     def spent(self) -> Spent:
         """What has been spent, as the limits see it."""
-        return self.ledger.spent_after(self.ledger.sums.steps, self.used_s)
+        return self.account.spent_after(self.account.sums.steps, self.used_s)
 
     def refresh(self) -> AgentRun:
         """Bring the AgentRun's figures up to date and return it."""
-        run, sums = self.run, self.ledger.sums
+        run, sums = self.run, self.account.sums
         run.steps = sums.steps
         run.total_tokens = sums.tokens
         run.total_cost_usd = sums.cost_nusd / NANO
@@ -296,12 +298,12 @@ class Turn:
 
     async def durable(self) -> None:
         """The barrier: return when everything queued so far is on disk, for the turns above this one too."""
-        await self.ledger.durable()
+        await self.account.durable()
 
     def put_turn(self, status: Any, *, result: bool, delivered: bool = False) -> None:
         """Queue the turn's own row with a new status; one that does not run holds nothing, before it is said so (nobody may look later)."""
         if status != "running":
-            self.ledger.give_back()
+            self.account.give_back()
         self.row = replace(
             self.row,
             status=status,

@@ -187,7 +187,7 @@ class _Call:
         if isinstance(reserved, Land | Refuse):
             return self._refused(reserved)
         try:
-            await self.wait(self.turn.ledger.durable())
+            await self.wait(self.turn.account.durable())
         except BaseException:
             self.turn.unbilled(reserved.entry, "the call was not made")
             raise
@@ -209,7 +209,7 @@ class _Call:
     # -- before ---------------------------------------------------------------------------------------------------------------
 
     async def _reserved(self, *, landing: bool) -> Reserved | Land | Refuse:
-        steps = self.turn.ledger.sums.steps
+        steps = self.turn.account.sums.steps
         return await self.wait(
             self.turn.ledger.reserve(
                 lambda: self._admitted(landing=landing),
@@ -224,17 +224,17 @@ class _Call:
         turn, governor, tokens = self.turn, self.governor, self.input_tokens
         last = governor.estimate(turn, self.candidate, tokens + LANDING_TOKENS)
         after = tokens + AFTER_TOKENS if self.purpose is None else self.purpose.next_tokens
-        return turn.ledger.orphaned() or admit(
+        return turn.account.orphaned() or admit(
             turn.limits,
             turn.spent,
             call=last if landing else governor.estimate(turn, self.candidate, tokens),
             landing=None if landing else last,
             landing_after=governor.estimate(turn, self.candidate, after),
-            first=self.purpose is None and not turn.ledger.sums.steps,
+            first=self.purpose is None and not turn.account.sums.steps,
             output_price_usd=governor.output_price_usd(self.candidate, tokens),
             can_shrink=self.candidate.backend is None,
             reasoning=self.candidate.reasoning,
-            above=turn.ledger.above(),
+            above=turn.account.above(),
             late=turn.is_late,
         )
 

@@ -214,7 +214,7 @@ class Turns:
         """Note that the turn has ended, and free it; should its graph go on all the same, it is taken up again."""
         if self._storage is None:
             return  # its sums are nowhere else
-        hosted.turn.ledger.leave()
+        hosted.turn.account.leave()
         with contextlib.suppress(LeaseLost):
             hosted.turn.put_turn("complete", result=False, delivered=True)
         self._forget(hosted.turn.key.run_id, hosted)
@@ -261,7 +261,7 @@ class Turns:
         if claim.outcome == "resume":
             key = turn.key
             turn.restore(await storage.journal(key), await storage.ledger(key), await storage.notes(key))
-        turn.ledger.join()
+        turn.account.join()
         return self._kept(Hosted(turn, presence), KEPT)
 
     def _unstored(self, begun: Begun, parent: Turn | None) -> Hosted:

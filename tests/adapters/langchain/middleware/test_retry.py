@@ -69,7 +69,7 @@ async def test_each_attempt_is_counted(invoke: Invoke) -> None:
     spent = hosted.turn.spent
     assert spent.cost_usd == model.billed
     assert spent.uncertain_usd > 2 * Decimal(4_096 * 40).scaleb(-6)
-    assert hosted.turn.ledger.entries == 3
+    assert hosted.turn.account.entries == 3
 
 
 async def test_a_budget_ends_the_attempts(invoke: Invoke) -> None:

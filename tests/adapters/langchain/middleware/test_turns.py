@@ -71,7 +71,7 @@ async def test_a_turn_that_was_left_is_taken_over_with_its_account(new_storage: 
         entry = hosted.turn.reserve(step=1, kind="step", attempt=1, model="m", bound_usd=Decimal("0.5"), bound_tokens=10)
         await hosted.turn.durable()
     async with turns_in(new_storage()).at_work(TURN, AWAITING) as taken:
-        assert entry == taken.turn.ledger.entries == 1
+        assert entry == taken.turn.account.entries == 1
         assert taken.turn.spent.uncertain_usd == Decimal("0.5")
         assert taken.turn.key == hosted.turn.key
 
