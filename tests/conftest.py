@@ -4,6 +4,7 @@ them, or in `agent_graph.testing`; here are those that several files share."""
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 OF_THE_DEVELOPER = ("AGENT_GRAPH_", "ANTHROPIC_", "AZURE_OPENAI_", "GOOGLE_", "LANGCHAIN_", "LANGSMITH_", "OPENAI_")
 for name in [name for name in os.environ if name.startswith(OF_THE_DEVELOPER)]:
     del os.environ[name]
+
+# Started in the background by a script (`make test &`, nohup) a process ignores Ctrl-C, and so would every child that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
