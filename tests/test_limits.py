@@ -12,7 +12,8 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import tool
 
 from agent_graph import AgentRun, ConfigError, ProductionAgent, RunConflict, RunInProgress, RunNotFound, create_production_agent
-from agent_graph.storage.port import LedgerRow
+from agent_graph.storage.port import LedgerRow, TurnKey
+from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.testing import FakeClock, ListObservability, ScriptedChatModel
 from tests.provider import APIConnectionError, InternalServerError, PaidModel, Provider, tool_call
 
@@ -251,6 +252,41 @@ async def test_a_model_that_is_too_slow_lands_in_the_time_kept_for_it() -> None:
     assert (run.status, run.output, run.landed) == ("complete", "in time", "timeout_s")
     assert run.latency_ms < 2_500
     assert run.cost_uncertain_usd == 0.01, "the call that was cut may have been billed"
+
+
+class SlowDisk(SqliteStorage):
+    """A storage at whose n-th barrier time passes."""
+
+    def __init__(self, clock: FakeClock, barrier: int, seconds: float) -> None:
+        super().__init__(":memory:")
+        self._fake, self._left, self._seconds = clock, barrier, seconds
+
+    async def durable(self, key: TurnKey, *, fence: int) -> None:
+        await super().durable(key, fence=fence)
+        self._left -= 1
+        if not self._left:
+            self._fake.advance(self._seconds)
+
+
+@pytest.mark.parametrize(
+    ("barrier", "seconds", "requests", "end"),
+    [
+        pytest.param(1, 11.0, 0, ("timeout", None, None), id="the first call's, past the end"),
+        pytest.param(3, 8.5, 2, ("complete", "landed", "timeout_s"), id="a later call's, into what is kept for a landing"),
+        pytest.param(3, 11.0, 1, ("timeout", None, None), id="a later call's, past the end"),
+    ],
+)
+async def test_a_call_whose_barrier_took_its_time_is_not_sent_and_costs_nothing(
+    barrier: int, seconds: float, requests: int, end: Any
+) -> None:
+    """It was booked as if it might be billed, and counted against the limit for ever."""
+    clock, provider = FakeClock(), Provider()
+    model = scripted(provider, (tool_call("look", 1), 10), (AIMessage("landed"), 10))
+    storage = SlowDisk(clock, barrier, seconds)
+    run = await agent_of(model, clock=clock, timeout_s=10, storage=storage).run("q")
+    assert (run.status, run.output, run.landed) == end
+    assert len(provider.calls) == requests
+    assert run.cost_uncertain_usd == 0
 
 
 async def test_a_tool_that_hangs_leaves_time_for_an_answer() -> None:

@@ -51,7 +51,7 @@ class Holding:
 
     def ask(self, call: LedgerRow, admission: Normal) -> LedgerRow:
         """Return the row to be asked for: `call`, or one that stands for it and for the landing behind it."""
-        self._asked = None  # an answer to what was cancelled does not come any more
+        self._forget_asked()
         behind = held_behind(call, admission, self._row, next_entry=self._next_entry)
         if behind is None:
             return call
@@ -78,9 +78,17 @@ class Holding:
 
     def give_back(self) -> None:
         """Hold nothing any more."""
+        self._forget_asked()
         row, self._row = self._row, None
         if row is not None:
             self._write(replace(row, state="failed"))
+
+    def _forget_asked(self) -> None:
+        """Give up an answer that does not come any more: its call was cancelled. What was held before in another budget is given back."""
+        asked, self._asked = self._asked, None
+        before = None if asked is None else asked[1]
+        if before is not None and self._row is not None and before.entry != self._row.entry:
+            self._write(replace(before, state="failed"))
 
     def _hold(self, row: LedgerRow) -> None:
         if self._row is not None and self._row.entry != row.entry:  # of yesterday's budget

@@ -304,13 +304,14 @@ class ModelCall:
         failpoint("model.reserve_queued")
         try:
             await turn.account.durable()
+            time_s = self._time_to_call_s()  # a slow disk takes of it
         except BaseException:
             turn.unbilled(entry, "the call was not made")
             raise
         failpoint("model.before_call")
         teller = CostTeller(lambda reply: self._governor.bill(turn, candidate, reply, self._input_tokens))
         try:
-            reply = await self._within_time(candidate, reserved.admission.max_output_tokens, teller)
+            reply = await self._within(time_s, candidate, reserved.admission.max_output_tokens, teller)
         except asyncio.CancelledError:
             self._unsettle(entry, candidate, "cancelled")
             raise
@@ -348,11 +349,15 @@ class ModelCall:
     def _time_left_s(self) -> float | None:
         return self._turn.time_left_s if self._landing else self._turn.work_time_s
 
-    async def _within_time(self, candidate: Candidate, cap: int | None, teller: CostTeller) -> AIMessage:
+    def _time_to_call_s(self) -> float | None:
+        """Return the seconds that a call may take, or None without a limit. Raises TimeIsUp or TimeToLand where there are none."""
         left = self._time_left_s()
         if left is not None and left <= 0:
             raise self._out_of_time()
-        scope = asyncio.timeout(left)
+        return left
+
+    async def _within(self, time_s: float | None, candidate: Candidate, cap: int | None, teller: CostTeller) -> AIMessage:
+        scope = asyncio.timeout(time_s)
         try:
             async with scope:
                 with telling(teller):

@@ -110,6 +110,24 @@ def test_what_nobody_has_answered_yet_is_given_back_too() -> None:
     assert life.new() == [(8, "landing", "failed", 180)]
 
 
+@pytest.mark.parametrize("then", ["ends", "asks again"])
+def test_a_landing_held_in_another_budget_is_given_back_though_its_successor_was_never_answered(then: str) -> None:
+    """The budget had been changed, or the day, and the call cancelled: what was held before stayed so until its run was deleted."""
+    life = Life()
+    life.holding.restore([replace(HELD, charges=(YESTERDAY,))])
+    life.holding.ask(CALL, BEFORE_ANOTHER)
+    if then == "ends":
+        life.holding.give_back()
+    else:
+        life.holding.ask(CALL, BEFORE_ANOTHER)
+        life.holding.answered(CALL, granted=True)
+        assert life.written.pop(0) == (3, "landing", "failed", 50)
+        life.holding.give_back()
+        assert [row[0] for row in life.written if row[1] == "landing"] == [8, 8]
+        return
+    assert life.new() == [(3, "landing", "failed", 50), (8, "landing", "failed", 180)]
+
+
 def test_an_answer_to_one_call_is_not_taken_for_that_of_another_that_was_cancelled() -> None:
     life = Life()
     life.holding.ask(CALL, BEFORE_ANOTHER)

@@ -53,6 +53,7 @@ __all__ = ["BudgetMiddleware", "reserving"]
 LANDING_TOKENS = estimate_text(LANDING)
 AFTER_TOKENS = 1_000
 """What a reply and the results of its calls add to the input of a landing behind it, as a rule."""
+NOT_MADE = "the call was not made"
 TURN = "agent_graph_turn"
 """Key of the state under which the id of the message that began the turn is kept."""
 
@@ -189,8 +190,11 @@ class _Call:
         try:
             await self.wait(self.turn.account.durable())
         except BaseException:
-            self.turn.unbilled(reserved.entry, "the call was not made")
+            self.turn.unbilled(reserved.entry, NOT_MADE)
             raise
+        if self.turn.time_left_s == 0:  # the disk took what was left
+            self.turn.unbilled(reserved.entry, NOT_MADE)
+            return self._refused(Refuse("timeout_s", self.turn.time_is_up()))
         failpoint("budget.reserved")
         token = reserving.set(True)
         try:

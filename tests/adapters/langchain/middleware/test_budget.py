@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,6 +177,24 @@ async def test_a_call_that_takes_too_long_is_cut_short() -> None:
 
     state = await create_agent(Slow(["late"]), [], middleware=[BudgetMiddleware(timeout_s=0.05)]).ainvoke(HELLO)
     assert "timeout_s" in last(state)
+
+
+class SlowDisk(SqliteStorage):
+    async def durable(self, key: Any, *, fence: int) -> None:
+        await super().durable(key, fence=fence)
+        await asyncio.sleep(0.3)
+
+
+async def test_a_call_whose_barrier_took_its_time_is_not_made_and_costs_nothing(invoke: Invoke, tmp_path: Path) -> None:
+    model, storage = endless(wants=100), SlowDisk(tmp_path / "runs.db")
+    budget = BudgetMiddleware(timeout_s=0.2, max_cost_usd=1, prices=PRICES, storage=storage)
+    agent = create_agent(model, [look], middleware=[budget], checkpointer=storage.checkpointer)
+    state = await invoke(agent, HELLO, {"configurable": {"thread_id": "t"}})
+    assert "timeout_s" in last(state)
+    assert model.requests == []
+    await storage.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
+        assert connection.execute("SELECT state FROM ag_ledger").fetchall() in ([("failed",)], [])
 
 
 async def test_each_question_has_the_whole_budget(invoke: Invoke, new_storage: New) -> None:
