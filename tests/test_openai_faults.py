@@ -143,6 +143,8 @@ def failed(asked: int, error: str, **fields: Any) -> dict[str, Any]:
 
 NO_QUOTA = refuse(429, "You exceeded your quota", code="insufficient_quota")
 TOO_LONG = refuse(400, "maximum context length is 10 tokens", code="context_length_exceeded")
+REFUSED_INSIDE, NO_QUOTA_INSIDE = broken("failed", code="invalid_prompt"), broken("failed", code="insufficient_quota")
+TOO_LONG_INSIDE = broken("failed", code="context_length_exceeded")
 PARIS, ROME = call("weather", call_id="x", city="Paris"), call("weather", call_id="x", city="Rome")
 NO_OBJECT = Answer(tool_calls=[{"name": "weather", "args": '["Paris"]'}])
 NO_JSON = Answer(tool_calls=[{"name": "weather", "args": '{"city": '}])
@@ -168,6 +170,11 @@ ROWS = {
     "disconnected at once": Row(script=[broken("disconnect", after=0), "Fine."], **PASSES),
     "garbage": Row(script=[broken("garbage", after=2), "Fine."], ways=ALL, **PASSES),
     "an error inside the stream": Row(script=[broken("error", after=2), "Fine."], ways=ALL, **PASSES),
+    "failed, with status 200": Row(script=[broken("failed", after=2), "Fine."], ways=ALL, **PASSES),
+    "at its rate limit, with status 200": Row(script=[broken("failed", after=2, code="rate_limit_exceeded"), "Fine."], ways=ALL, **PASSES),
+    "refused for good, with status 200": Row(script=[REFUSED_INSIDE] * 9, **failed(1, "", ways=ALL, waits_s=(0, 0))),
+    "out of money, with status 200": Row(script=[NO_QUOTA_INSIDE] * 9, **failed(1, "", ways=ALL, waits_s=(0, 0))),
+    "too long for the model, with status 200": Row(script=[TOO_LONG_INSIDE, "Fine."], asked=2, ways=ALL),
     "truncated for ever": Row(script=[broken("truncate")] * 9, **failed(3, "", ways=ALL)),
     "truncated in a tool call": Row(script=[broken("truncate", PARIS, after=2), ROME, "Fine."], asked=3, steps=2, ways=ALL),
     "too long for the model": Row(script=[TOO_LONG, "Fine."], asked=2),

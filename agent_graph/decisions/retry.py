@@ -11,10 +11,12 @@ What a failure means is decided in this order, the first that speaks wins:
 3. the account is out of money (by error *code*; it arrives as 429 and looks like a rate limit): final;
 4. `retryable = False` on the exception: final;
 5. an HTTP status: 408, 409, 429 and 5xx are retried, every other 4xx is final;
-6. the names of its classes: langchain-core's `ModelError` tree, the OpenAI and Anthropic clients, httpx, JSON;
-7. anything else: final for a LangChain model, where an unknown exception is most likely a mistake in the program.
+6. a code told in a reply that had status 200: an error inside a stream, a response that failed, a gateway's error instead of choices;
+7. the names of its classes: langchain-core's `ModelError` tree, the OpenAI and Anthropic clients, httpx, JSON;
+8. where it was raised: a LangChain integration that stumbles over a reply (no choices, say) could not read it, and tries again;
+9. anything else: final for a LangChain model, where an unknown exception is most likely a mistake in the program.
 
-An `LLMBackend` of the specification is retried at 6 and 7 whatever it raised: its exceptions are its author's own words.
+An `LLMBackend` of the specification is retried at 7 to 9 whatever it raised: its exceptions are its author's own words.
 
 What must stay true: there are never more than `attempts - 1` delays, and no delay ends at or past the deadline.
 """
@@ -22,6 +24,7 @@ What must stay true: there are never more than `attempts - 1` delays, and no del
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -43,6 +46,26 @@ STATUS_KINDS = {401: "auth", 402: "quota", 403: "auth", 404: "not_found", 408: "
 # https://platform.openai.com/docs/guides/error-codes and https://docs.anthropic.com/en/api/errors (read 2026-11).
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"})
 OVERFLOW_CODES = frozenset({"context_length_exceeded"})
+CODE_KINDS: dict[str, tuple[str, bool]] = {
+    # OpenAI, inside a reply: the codes of its `ResponseError` that another attempt may mend, and the first that none may.
+    "server_error": ("server", True),
+    "rate_limit_exceeded": ("rate_limit", True),
+    "vector_store_timeout": ("timeout", True),
+    "invalid_prompt": ("invalid", False),
+    # Anthropic, inside a stream.
+    "api_error": ("server", True),
+    "overloaded_error": ("server", True),
+    "rate_limit_error": ("rate_limit", True),
+    "timeout_error": ("timeout", True),
+    "authentication_error": ("auth", False),
+    "permission_error": ("auth", False),
+    "not_found_error": ("not_found", False),
+    "request_too_large": ("invalid", False),
+    "invalid_request_error": ("invalid", False),  # both
+}
+"""A provider's own word for a failure, where no HTTP status says what it means -> (kind, retryable)."""
+TOLD = re.compile(r"ResponseError\(code='(\w+)'|(\w+): ")
+"""How langchain-openai writes the error of a streamed response into a ValueError."""
 
 CLASS_KINDS: dict[str, tuple[str, bool]] = {
     # langchain-core: provider-neutral, mixed into the providers' own classes.
@@ -125,8 +148,8 @@ def classify(error: BaseException, *, spec_backend: bool, now: float) -> Failure
         return Failure(kind="contract", retryable=False)
     chain = tuple(_chain(error))
     status = next(filter(None, map(_status, chain)), None)
-    codes = frozenset(code for link in chain for code in _codes(link))
-    if codes & OVERFLOW_CODES or any("ContextOverflowError" in _class_names(link) for link in chain):
+    codes = tuple(code for link in chain for code in _codes(link))
+    if OVERFLOW_CODES.intersection(codes) or any("ContextOverflowError" in _class_names(link) for link in chain):
         return Failure(kind="overflow", retryable=False, status=status, overflow=True)
     kind, retryable = _meaning(chain, status, codes, spec_backend=spec_backend)
     wait = next((after for link in chain if (after := _retry_after_s(link, now)) is not None), None)
@@ -211,14 +234,15 @@ class RetryBudget:
         return self if saved == self.saved else replace(self, saved=saved)
 
 
-def _meaning(chain: tuple[BaseException, ...], status: int | None, codes: frozenset[str], *, spec_backend: bool) -> tuple[str, bool]:
-    """Return kind and retryability by rules 3 to 7 above."""
-    if codes & QUOTA_CODES:
+def _meaning(chain: tuple[BaseException, ...], status: int | None, codes: tuple[str, ...], *, spec_backend: bool) -> tuple[str, bool]:
+    """Return kind and retryability by rules 3 to 9 above."""
+    if QUOTA_CODES.intersection(codes):
         return "quota", False
+    said = next(filter(None, map(_by_code, codes)), None) if status is None else _by_status(status)
     named = next(filter(None, map(_named, chain)), None)
-    by_status = None if status is None else _by_status(status)
-    kind, retryable = by_status or named or ("unknown", isinstance(chain[0], BackendError))
-    if spec_backend and by_status is None:
+    unread = ("unreadable", True) if _stumbled(chain[0]) else None
+    kind, retryable = said or named or unread or ("unknown", isinstance(chain[0], BackendError))
+    if spec_backend and said is None:
         retryable = True  # the names of its classes are its author's, and may mean anything
     return kind, retryable and _attribute(chain[0], "retryable") is not False
 
@@ -227,6 +251,20 @@ def _by_status(status: int) -> tuple[str, bool]:
     if status >= 500:
         return "server", True
     return STATUS_KINDS.get(status, "invalid"), status in RETRIED_STATUS
+
+
+def _by_code(code: str) -> tuple[str, bool] | None:
+    if code.isdecimal() and 400 <= int(code) <= 599:  # a gateway's, of whoever stands behind it
+        return _by_status(int(code))
+    return CODE_KINDS.get(code)
+
+
+def _stumbled(error: BaseException) -> bool:
+    """Return whether LangChain's own code failed over the shape of something, as opposed to a model of the user's."""
+    trace = error.__traceback__ if isinstance(error, LookupError | TypeError | AttributeError) else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("langchain")
 
 
 def _named(error: BaseException) -> tuple[str, bool] | None:
@@ -268,13 +306,15 @@ def _status(error: BaseException) -> int | None:
 
 
 def _codes(error: BaseException) -> Iterator[str]:
-    """Yield the provider's own words for what went wrong: `code` and `type`, on the exception or in the body it carries."""
-    body = _attribute(error, "body")
-    inner = body.get("error") if isinstance(body, Mapping) else None
-    for holder in (body, inner):
-        if isinstance(holder, Mapping):
-            yield from (value for key in ("code", "type") if isinstance(value := holder.get(key), str))
-    yield from (value for name in ("code", "type") if isinstance(value := _attribute(error, name), str))
+    """Yield the provider's own words for what went wrong, a `code` before a `type`: on the exception, or in what it carries."""
+    carried = (_attribute(error, "body"), error.args[0] if type(error) is ValueError and error.args else None)
+    inner = (body.get("error") for body in carried if isinstance(body, Mapping))
+    holders = [*carried, *inner, error]
+    for name in ("code", "type"):
+        values = (holder.get(name) if isinstance(holder, Mapping) else _attribute(holder, name) for holder in holders)
+        yield from (str(value) for value in values if isinstance(value, str | int))
+    if isinstance(carried[1], str) and (told := TOLD.match(carried[1])):
+        yield told[1] or told[2]
 
 
 def _retry_after_s(error: BaseException, now: float) -> float | None:

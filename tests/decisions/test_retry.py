@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import importlib
 import json
 import socket
 import urllib.error
@@ -17,6 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
+from langchain_openai import ChatOpenAI
+from openai.types.responses import ResponseError
 
 from agent_graph.decisions.retry import FIRST_BACKOFF_S, Breaker, Failure, RetryBudget, classify, next_delay
 from agent_graph.errors import ConfigError, ContractError, LLMError, NotDurable
@@ -67,6 +70,32 @@ def unreadable_reply() -> Exception:
 
 class NewModelError(lc.ModelError):
     is_retryable = True
+
+
+def told(code: str) -> ResponseError:
+    """The error of a response, as the openai package reads it."""
+    return ResponseError.construct(code=code, message="no luck")
+
+
+def unread_reply(*, choices: Any) -> Exception:
+    """As it is raised where a compatible server answered 200 and no choices."""
+    body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
+    http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])  # httpx, or what openai has instead
+    with http.Client(transport=http.MockTransport(lambda request: http.Response(200, json=body))) as client:
+        model = ChatOpenAI(model="m", api_key="k", base_url="http://127.0.0.1/v1", http_client=client)  # type: ignore[arg-type]  # a str is taken
+        with pytest.raises((LookupError, TypeError)) as raised:
+            model.invoke("Hi")
+    return raised.value
+
+
+def own_mistake() -> Exception:
+    with pytest.raises(IndexError) as raised:
+        [].pop()
+    return raised.value
+
+
+def in_stream(body: Any) -> openai.APIError:
+    return openai.APIError("error event in a stream", request=REQUEST, body=body)
 
 
 # --- classify: LangChain models --------------------------------------------------------------------------------------------
@@ -127,6 +156,37 @@ LANGCHAIN = [
     (with_attributes(status_code=503, retryable=False), "server", False),
     (Unreadable(), "unknown", False),
     (ValueError("a mistake in the program"), "unknown", False),
+    # What a reply with status 200 says went wrong. langchain-openai makes ValueErrors of it: of a response's error (whole, streamed
+    # as `response.failed`, as an event `error`) and of a chat completion's (as gateways send it).
+    (ValueError(told("server_error")), "server", True),
+    (ValueError(str(told("server_error"))), "server", True),
+    (ValueError("server_error: no luck"), "server", True),
+    (ValueError({"message": "no luck", "code": "server_error"}), "server", True),
+    (ValueError(told("rate_limit_exceeded")), "rate_limit", True),
+    (ValueError(str(told("rate_limit_exceeded"))), "rate_limit", True),
+    (ValueError("rate_limit_exceeded: no luck"), "rate_limit", True),
+    (ValueError(told("vector_store_timeout")), "timeout", True),
+    (ValueError(told("invalid_prompt")), "invalid", False),
+    (ValueError(told("image_too_large")), "unknown", False),
+    (ValueError("insufficient_quota: no luck"), "quota", False),
+    (ValueError({"message": "Provider returned error", "code": 502}), "server", True),
+    (ValueError({"message": "Rate limited upstream", "code": 429}), "rate_limit", True),
+    (ValueError({"message": "Rate limited upstream", "code": "429"}), "rate_limit", True),
+    (ValueError({"message": "No credits", "code": 402}), "quota", False),
+    (ValueError({"message": "Moderated", "code": 403}), "auth", False),
+    (ValueError({"error": {"message": "no luck", "type": "overloaded_error"}}), "server", True),
+    (ValueError("server_errors: a word that is no code"), "unknown", False),
+    (ValueError(), "unknown", False),
+    (in_stream({"code": "invalid_prompt", "message": "no"}), "invalid", False),
+    (in_stream({"code": "rate_limit_exceeded", "message": "no", "type": "requests"}), "rate_limit", True),
+    (in_stream({"code": None, "type": "overloaded_error"}), "server", True),
+    (in_stream({"code": None, "type": "invalid_request_error"}), "invalid", False),
+    (in_stream({"code": "rate_limit_exceeded", "type": "invalid_request_error"}), "rate_limit", True),
+    (in_stream({"code": 502}), "server", True),
+    (in_stream({"code": 400}), "invalid", False),
+    (unread_reply(choices=[]), "unreadable", True),
+    (unread_reply(choices=None), "unreadable", True),
+    (own_mistake(), "unknown", False),
     (KeyError("usage"), "unknown", False),
     (ContractError("LLMBackend.complete returned None"), "contract", False),
     (ConfigError("no price"), "contract", False),
@@ -180,6 +240,9 @@ def test_failures_of_the_specifications_backends(error: BaseException, retryable
         openai_error(OpenAIContextOverflowError, 400),
         openai_error(openai.BadRequestError, 400, {"code": "context_length_exceeded"}),
         caused(RuntimeError("wrapped"), lc.ContextOverflowError()),
+        ValueError(told("context_length_exceeded")),
+        ValueError(str(told("context_length_exceeded"))),
+        ValueError("context_length_exceeded: too long"),
     ],
     ids=row_id,
 )
@@ -187,6 +250,12 @@ def test_failures_of_the_specifications_backends(error: BaseException, retryable
 def test_an_overflow_is_compressed_and_not_retried(error: Exception, spec_backend: bool) -> None:
     failure = classify(error, spec_backend=spec_backend, now=NOW)
     assert (failure.kind, failure.overflow, failure.retryable) == ("overflow", True, False)
+
+
+def test_what_a_body_says_is_no_http_status() -> None:
+    """A gateway's error in the middle of a stream counted as an answer with that status, which is never billed."""
+    assert classify(in_stream({"code": 502}), spec_backend=False, now=NOW).status is None
+    assert classify(ValueError({"code": 502}), spec_backend=False, now=NOW).status is None
 
 
 def test_a_chain_of_causes_that_bites_its_tail_is_read_to_an_end() -> None:

@@ -14,8 +14,8 @@ from langchain_core.messages import AIMessage
 
 from agent_graph import ConfigError, Message, MessageRole
 from agent_graph.testing import Answer, OpenAIServer, Refusal, Tokens, after, broken, call, calls, hang, refuse
+from agent_graph.testing.openai_server.requests import ServedRequest
 from agent_graph.testing.openai_server.script import bill, count, cut, plan
-from agent_graph.testing.openai_server.server import ServedRequest
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,18 @@ def test_what_is_no_entry_is_said_to_be_none(entry: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind"),
-    [(429, None, "invalid_request_error"), (429, "insufficient_quota", "insufficient_quota"), (503, None, "server_error")],
+    ("status", "code", "kind", "told"),
+    [
+        (400, None, "invalid_request_error", None),
+        (401, None, "invalid_request_error", "invalid_api_key"),
+        (429, None, "requests", "rate_limit_exceeded"),
+        (429, "insufficient_quota", "insufficient_quota", "insufficient_quota"),
+        (503, None, "server_error", None),
+    ],
 )
-def test_a_refusal_has_openais_form(status: int, code: str | None, kind: str) -> None:
+def test_a_refusal_has_openais_form(status: int, code: str | None, kind: str, told: str | None) -> None:
     refusal = refuse(status, "no", code=code, headers={"Retry-After": "2"})
-    assert refusal.body == {"error": {"message": "no", "type": kind, "param": None, "code": code}}
+    assert refusal.body == {"error": {"message": "no", "type": kind, "param": None, "code": told}}
     assert (refusal.status, refusal.headers) == (status, {"Retry-After": "2"})
 
 
@@ -80,6 +86,12 @@ def test_a_reply_is_cut_at_the_cap(answer: Answer, cap: int, text: str, reason: 
     said, tokens = cut(answer, cap, 9)
     assert (said.text, said.finish_reason, tokens.output) == (text, reason, output)
     assert tokens.reasoning <= tokens.output
+
+
+def test_choices_are_counted_each_and_cut_each() -> None:
+    assert cut(Answer("one two three"), None, 9, 2)[1].output == 6
+    said, tokens = cut(Answer("one two three"), 2, 9, 2)
+    assert (said.text, tokens.output) == ("one two ", 4)
 
 
 def test_a_cut_tool_call_has_half_its_arguments() -> None:
@@ -150,6 +162,18 @@ def test_a_script_is_checked_where_it_is_given(replies: Any, says: str) -> None:
         (lambda: Answer("a", ["weather"]), "'weather' is no tool call"),
         (lambda: Tokens(-1, 2), "input is -1"),
         (lambda: Tokens(1, 2.5), "output is 2.5"),
+        (lambda: Tokens(10, 2, cache_read=6, cache_write=5), "are more than input"),
+        (lambda: Tokens(10, 2, reasoning=3), "are more than output"),
+        (lambda: Answer("a", {"name": "weather"}), "tool_calls is {'name': 'weather'}; a list is due"),
+        (lambda: Answer("a", [{"name": "weather", "args": {"when": Decimal(1)}}]), "the arguments of 'weather' cannot be sent as JSON"),
+        (lambda: Answer("a", usage_extra={"cost": Decimal("0.1")}), "usage_extra cannot be sent as JSON"),
+        (lambda: Answer("a", model=5), "model is 5"),
+        (lambda: Answer("a", finish_reason=7), "finish_reason is 7"),
+        (lambda: Answer("a", chunk_delay_s="1"), "chunk_delay_s is '1'"),
+        (lambda: Answer("a", chunk_delay_s=math.nan), "chunk_delay_s is nan"),
+        (lambda: broken("truncate", after=-1), "after -1 pieces"),
+        (lambda: refuse(429, headers={"Retry-After": "2\r\nSet-Cookie: a"}), "printable ASCII is due"),
+        (lambda: refuse(429, headers={"Retry-After": "€"}), "printable ASCII is due"),
         (lambda: broken("truncated"), "Did you mean 'truncate'?"),
         (lambda: refuse("429"), "status is '429'"),
         (lambda: refuse(42), "status is 42"),
