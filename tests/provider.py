@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -13,6 +16,10 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 
+from agent_graph import ProductionAgent, create_production_agent
+
+FORTY_CENTS = Decimal("0.40") / 1_000
+"""USD a token: a reply of 1,000 tokens costs $0.40."""
 INPUT_TOKENS = 10
 """What it bills for every input: less than anybody would count."""
 
@@ -105,3 +112,32 @@ class PaidModel(BaseChatModel):
 def tool_call(name: str, number: int, **args: Any) -> AIMessage:
     """Return a reply that calls a tool."""
     return AIMessage("", tool_calls=[{"name": name, "args": args, "id": f"call_{number}"}])
+
+
+def paid(provider: Provider, says: Any, *, name: str = "paid", usd_per_token: Decimal = FORTY_CENTS) -> PaidModel:
+    """Return a model of `provider`; its longest reply costs $0.40."""
+    return PaidModel(model_name=name, provider=provider, usd_per_token=usd_per_token, says=says)
+
+
+def paid_agent(model: PaidModel, tools: Any = (), *, fallbacks: Any = (), **options: Any) -> ProductionAgent:
+    """Return an agent that knows the prices of its models; unless `options` say otherwise, it may spend $0.50 a turn."""
+    prices = {key: value for each in (model, *fallbacks) for key, value in each.prices.items()}
+    defaults = {"max_output_tokens": 1_000, "max_cost_usd": 0.50, "max_tokens": None}
+    return create_production_agent(model, tools, prices=prices, fallbacks=fallbacks, **{**defaults, **options})
+
+
+def greedy(messages: list[BaseMessage], number: int) -> Any:
+    """Calls a tool for ever, with all the output it may put out."""
+    return tool_call("look", number, at=number), 1_000
+
+
+def look(at: int) -> str:
+    """Look."""
+    return "nothing"
+
+
+def used_usd(file: Path, budget: str) -> Decimal:
+    """Return what a storage file says was spent of a shared budget."""
+    with closing(sqlite3.connect(file)) as connection:
+        (nusd,) = connection.execute("SELECT SUM(nusd) FROM ag_budgets WHERE budget = ?", (budget,)).fetchone()
+        return Decimal(nusd) / 10**9

@@ -15,7 +15,7 @@ from agent_graph import AgentRun, ConfigError, ProductionAgent, RunConflict, Run
 from agent_graph.storage.port import LedgerRow, TurnKey
 from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.testing import FakeClock, ListObservability, ScriptedChatModel
-from tests.provider import APIConnectionError, InternalServerError, PaidModel, Provider, tool_call
+from tests.provider import APIConnectionError, InternalServerError, PaidModel, Provider, paid_agent, tool_call
 
 CENT = Decimal("0.00001")
 """USD a token: 1,000 tokens are a cent."""
@@ -39,9 +39,7 @@ def scripted(provider: Provider, *answers: Any, name: str = "main", usd_per_toke
 
 
 def agent_of(model: PaidModel, *fallbacks: PaidModel, **options: Any) -> ProductionAgent:
-    prices = {key: value for each in (model, *fallbacks) for key, value in each.prices.items()}
-    defaults = {"max_output_tokens": 1_000, "max_tokens": None, "clock": FakeClock(auto=True)}
-    return create_production_agent(model, [look], prices=prices, fallbacks=fallbacks, **{**defaults, **options})
+    return paid_agent(model, [look], fallbacks=fallbacks, **{"max_cost_usd": 1, "clock": FakeClock(auto=True), **options})
 
 
 async def rows_of(agent: ProductionAgent, run: AgentRun) -> list[LedgerRow]:

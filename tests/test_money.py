@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import tool
 
-from agent_graph import Budget, ProductionAgent, create_production_agent
+from agent_graph import Budget, ProductionAgent
 from agent_graph.decisions import prompt
 from agent_graph.storage.port import Charge, LedgerRow, TurnKey
 from agent_graph.testing import FakeClock
-from tests.provider import APIConnectionError, Hangs, InternalServerError, PaidModel, Provider, tool_call
+from tests.provider import APIConnectionError, Hangs, InternalServerError, PaidModel, Provider, paid_agent, tool_call
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -121,12 +121,8 @@ class World:
 
 
 def agent_over(file: Path, world: World, model: PaidModel, tools: Any, **options: Any) -> ProductionAgent:
-    fallbacks = options.pop("fallbacks", ())
-    prices = {key: value for each in (model, *fallbacks) for key, value in each.prices.items()}
-    defaults = {"max_output_tokens": 1_000, "max_tokens": None, "max_steps": 6, "timeout_s": None, "durability": "process"}
-    return create_production_agent(
-        model, tools, prices=prices, fallbacks=fallbacks, storage=file, clock=world.clock, **{**defaults, **options}
-    )
+    defaults = {"max_cost_usd": 1, "max_steps": 6, "timeout_s": None, "durability": "process"}
+    return paid_agent(model, tools, storage=file, clock=world.clock, **{**defaults, **options})
 
 
 @tool(extras={"idempotent": True})
