@@ -4,7 +4,7 @@ How it works
     Before a tool runs, the call is on disk as *started*; after it, its end is. LangGraph runs a node again whose process died in the
     middle of it. Then the journal speaks: what has ended is given back from the record; what was started and never ended runs again
     only where the tool is idempotent, under the same key. Any other call is *in doubt*: the tool is asked (`reconcile` in its
-    `extras`), or a person (`on_doubt="ask"`), or the model is told that the outcome is unknown. Decided in `decisions/idempotency.py`.
+    `extras`), or a person (`on_doubt="ask"`), or the model is told that the outcome is unknown: `runtime/tool_call.py`.
 
 What must stay true
     1. No tool runs whose start is not on disk, nor twice at a time, in however many processes.
@@ -32,18 +32,16 @@ from langgraph.types import Command
 
 from agent_graph.config import AgentConfig
 from agent_graph.context import Begun, begun_inside, current_call
-from agent_graph.decisions import idempotency, prompt
 from agent_graph.decisions.results import make_storable
 from agent_graph.decisions.retry import Failure, next_delay
-from agent_graph.decisions.tools import canonical_json, read_tools
-from agent_graph.errors import OutcomeUnknown, ToolNotExecuted, describe
+from agent_graph.decisions.tools import read_tools
+from agent_graph.errors import ToolNotExecuted, describe
 from agent_graph.failpoints import failpoint
-from agent_graph.resolutions import Approve, Done, NotDone, Reject, Resolution, Respond
-from agent_graph.runtime.asking import ask, doubt_key, whom_to_ask
+from agent_graph.resolutions import Resolution
 from agent_graph.runtime.clock import SystemClock
+from agent_graph.runtime.tool_call import End, JournaledCall, planned
 from agent_graph.runtime.tools import Tools
-from agent_graph.storage.port import JournalRow, Storage
-from agent_graph.types import ToolCall
+from agent_graph.storage.port import Storage
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
 from agent_graph_adapters.langchain.middleware.names import asking_of, begun, is_last, messages_in, purpose
 from agent_graph_adapters.langchain.middleware.turns import Hosted, begetting, storage_of, turns_in
@@ -57,7 +55,6 @@ Result: TypeAlias = Any
 """What LangGraph's ToolNode gives: a ToolMessage, a Command, or a list of these."""
 Handler: TypeAlias = Callable[[ToolCallRequest], Awaitable[Result]]
 
-INTERRUPTED = "it was interrupted while it ran"
 MOST_CHARS = 100_000
 """A longer text is kept in LangGraph's own form, uncut."""
 
@@ -151,88 +148,39 @@ class ToolJournalMiddleware(AgentMiddleware[Any, Any, Any]):
         return tools
 
 
-class _Call:
-    """One tool call, until it has an end."""
+class _Call(JournaledCall[Result]):
+    """A call of somebody's graph: `handler` runs it, `wait` waits (in a sync agent, without an event loop of its own)."""
 
     def __init__(
         self, journal: ToolJournalMiddleware, tool: Tools, hosted: Hosted, request: ToolCallRequest, handler: Handler, wait: Wait
     ) -> None:
-        self.journal, self.tool, self.hosted, self.turn = journal, tool, hosted, hosted.turn
+        call, turn = request.tool_call, hosted.turn
+        at = asking_of(messages_in(request.state), str(call["id"]))
+        row, record = planned(
+            turn,
+            run_id=f"{turn.key.run_id}/{at.reply_id}",
+            step=at.step,
+            index=at.index,
+            call_id=str(call["id"]),
+            tool=call["name"],
+            args=call["args"],
+            idempotent=tool.is_idempotent(call["name"]),
+        )
+        super().__init__(turn, row, record, config=journal.config, tools=tool)
+        self.journal, self.hosted = journal, hosted
         self.request, self.handler, self.wait = request, handler, wait
-        call = request.tool_call
-        name, args, call_id = call["name"], call["args"], str(call["id"])
-        at = asking_of(messages_in(request.state), call_id)
-        written = canonical_json(args)
-        key = idempotency.call_key(
-            namespace=self.turn.key.namespace,
-            run_id=f"{self.turn.key.run_id}/{at.reply_id}",
-            turn=self.turn.key.turn,
-            step=at.step,
-            index=at.index,
-            tool=name,
-            args=written,
-        )
-        self.record = ToolCall(tool_name=name, args=args, call_id=call_id, idempotency_key=key)
-        self.planned = JournalRow(
-            key=self.turn.key,
-            call_key=key,
-            step=at.step,
-            index=at.index,
-            call_id=call_id,
-            tool=name,
-            args=written,
-            idempotent=tool.is_idempotent(name),
-            state="planned",
-        )
 
-    @property
-    def row(self) -> JournalRow:
-        """The call as the journal has it."""
-        return self.turn.journal.get(self.planned.call_key, self.planned)
+    async def reconciled(self) -> Resolution:
+        """Return the tool's own word."""
+        return await self.wait(super().reconciled())
 
-    async def settled(self) -> Result:
-        """Return the call's result, doing what the journal says is to be done for it."""
-        resolved: Literal["not_done", "unknown"] | None = None
-        asked = False
-        while True:
-            match self._plan("tell" if asked else whom_to_ask(self.turn, self.row, self.journal.config.on_doubt), resolved):
-                case idempotency.Replay():
-                    return self._replayed()
-                case idempotency.Tell():
-                    return self._told()
-                case idempotency.Failed():
-                    return self._failed(f"{ToolNotExecuted.__name__}: it was not done, and no attempt is left.")
-                case idempotency.Run(attempt=attempt):
-                    result = await self._run(attempt)
-                    if result is not None:
-                        return result
-                    resolved = None
-                    continue
-                case idempotency.Reconcile():
-                    word = await self.wait(self.tool.reconcile(self.record))
-                case _:  # Ask
-                    word, asked = await self._person(), True
-            if isinstance(word, Done | Respond):
-                return self._message(word.result if isinstance(word, Done) else word.text)
-            if isinstance(word, Reject):
-                return self._failed(f"Cancelled: {word.reason}", state="cancelled")
-            resolved = "not_done" if isinstance(word, NotDone | Approve) else "unknown"
-
-    def _plan(self, on_doubt: Literal["tell", "ask"], resolved: Literal["not_done", "unknown"] | None) -> idempotency.Plan:
-        row = self.row
-        return idempotency.plan(
-            state=row.state,
-            idempotent=row.idempotent,
-            attempt=row.attempt,
-            attempts=self.journal.config.attempts,
-            on_doubt=on_doubt,
-            can_reconcile=self.tool.can_reconcile(row.tool),
-            resolved=resolved,
-        )
+    async def doubted(self) -> None:
+        """Have the doubt on disk: who drives this graph need not keep its checkpoints there."""
+        await self.wait(self.turn.durable())
 
     # -- one attempt ------------------------------------------------------------------------------------------------------------
 
-    async def _run(self, attempt: int) -> Result | None:
+    async def run(self, attempt: int) -> Result | None:
         """Run the tool and return what it gave, or None where the journal is to be asked again: it is in doubt, or to be retried."""
         self.turn.record(replace(self.row, state="started", attempt=attempt, error=None))
         await self.wait(self.turn.durable())
@@ -254,7 +202,7 @@ class _Call:
             current_call.reset(token)
             begun_inside.reset(begun_here)
         failpoint("journal.executed")
-        return await self._ended(result, (time.perf_counter() - began) * 1000)
+        return await self._returned(result, (time.perf_counter() - began) * 1000)
 
     async def _not_begun(self, attempt: int) -> None:
         """An `interrupt` inside the tool is its own word that it wants to be run again, from its beginning."""
@@ -275,13 +223,13 @@ class _Call:
             draw=random.random(),
         )
         if delay is None:
-            return self._failed(describe(error))
+            return self.ended("failed", error=describe(error))
         logger.info("tool %s: attempt %d failed (%s); again in %.2f s", row.tool, attempt, describe(error), delay)
         self.turn.record(replace(row, state="planned"))
         await self.wait(self.journal.clock.sleep(delay))
         return None
 
-    async def _ended(self, result: Result, latency_ms: float) -> Result:
+    async def _returned(self, result: Result, latency_ms: float) -> Result:
         failed = isinstance(result, ToolMessage) and result.status == "error"
         row = replace(self.row, latency_ms=latency_ms, error=result.text if failed else None)
         self.turn.record(replace(row, state="failed" if failed else "succeeded", result=self._kept(result)))
@@ -302,7 +250,7 @@ class _Call:
             return make_storable(getattr(result, "content", repr(result)), max_chars=MOST_CHARS).json
         return json.dumps({"langgraph": [kind, base64.b64encode(data).decode()]})
 
-    def _replayed(self) -> Result:
+    async def replayed(self) -> Result:
         """Return the result of a call that has ended: the tool is not run."""
         row = self.row
         kept = None if row.result is None else json.loads(row.result)
@@ -313,45 +261,17 @@ class _Call:
             return self._error(row.error)
         return self._answer(kept)
 
-    def _told(self) -> ToolMessage:
-        """Never guess: the model is told that the outcome is unknown, and the tool is not run again."""
-        row = self.row
-        known = row.error if row.state == "in_doubt" and row.error else INTERRUPTED
-        if not known.startswith(OutcomeUnknown.__name__):
-            known = f"{OutcomeUnknown.__name__}: {prompt.IN_DOUBT} ({known})"
-        self.turn.record(replace(row, state="in_doubt", error=known))
-        return self._error(known)
-
-    def _failed(self, error: str, *, state: Literal["failed", "cancelled"] = "failed") -> ToolMessage:
-        self.turn.record(replace(self.row, state=state, error=error))
-        return self._error(error)
-
-    def _message(self, result: Any) -> ToolMessage:
-        """Record a result that the tool itself, or a person, told afterwards, and return it."""
-        self.turn.record(replace(self.row, state="succeeded", error=None, result=make_storable(result).json))
-        return self._answer(result)
+    def ended(self, state: End, *, result: Any = None, error: str | None = None) -> ToolMessage:
+        """Record an end that did not come out of a run of the tool, and return its message."""
+        told = None if error is not None else make_storable(result).json
+        self.turn.record(self.row, state=state, error=error, result=told)
+        return self._answer(result) if error is None else self._error(error)
 
     def _answer(self, result: Any) -> ToolMessage:
         return ToolMessage(make_storable(result).text, name=self.record.tool_name, tool_call_id=self.record.call_id)
 
     def _error(self, error: str) -> ToolMessage:
         return ToolMessage(f"Error: {error}", name=self.record.tool_name, tool_call_id=self.record.call_id, status="error")
-
-    async def _person(self) -> Resolution:
-        """Wait for a person to say what became of the call."""
-        if self.row.state != "in_doubt":
-            self.turn.record(replace(self.row, state="in_doubt", error=INTERRUPTED))
-            await self.wait(self.turn.durable())
-        return ask(
-            self.turn,
-            key=doubt_key(self.row),
-            call_id=self.record.call_id,
-            name=self.record.tool_name,
-            args=self.record.args,
-            reason=f"{prompt.IN_DOUBT} ({self.row.error or INTERRUPTED})",
-            allowed=("done", "not_done", "unknown", "reject"),
-            idempotency_key=self.record.idempotency_key,
-        )
 
 
 def _is_plain(result: Result) -> bool:
