@@ -6,27 +6,23 @@ they also work alone, before any run, and then write nothing.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional  # the specification's own spelling
 
 from agent_graph import parts, resolutions
-from agent_graph.config import AgentConfig, Budget, added, cutoff, validate_run_id
+from agent_graph.config import AgentConfig, Budget, cutoff, validate_name, validate_run_id
 from agent_graph.decisions import fingerprints, prompt
 from agent_graph.decisions.budget import Limits, Spent, violation
 from agent_graph.decisions.structured import answer_format
 from agent_graph.decisions.tools import read_tools
-from agent_graph.errors import ConfigError, RunNotFound
-from agent_graph.graph import build_graph
+from agent_graph.errors import RunNotFound
+from agent_graph.graph import compiled_graph
 from agent_graph.guardrails import by_stage
-from agent_graph.runtime import compressing, lineage, memory, promises, sync
-from agent_graph.runtime.asked import Asked
+from agent_graph.runtime import asked, compressing, memory, promises, sync
 from agent_graph.runtime.clock import SystemClock
 from agent_graph.runtime.counter import Counter
 from agent_graph.runtime.driver import Driver
@@ -156,7 +152,7 @@ class ProductionAgent:
         around_model: Any = None,
         hooks: Any = None,
     ) -> None:
-        self.name, self.namespace = parts.name(name, "name"), parts.name(namespace, "namespace")
+        self.name, self.namespace = validate_name(name, "name"), validate_name(namespace, "namespace")
         parts.check_keywords(system_prompt=system_prompt, store=store, redact=redact, clock=clock)
         specs = read_tools(tools)
         self.tools = list(tools)
@@ -198,7 +194,9 @@ class ProductionAgent:
         self.driver = Driver(self)
         self.key = AgentKey.of(self, self.name)
         bound: dict[str, Any] = {"checkpointer": self.storage.checkpointer, "store": store, "name": self.name}
-        self.graph: CompiledStateGraph[Any, Any, Any, Any] = _compiled().copy(bound).with_config({"configurable": {"agent_key": self.key}})
+        self.graph: CompiledStateGraph[Any, Any, Any, Any] = (
+            compiled_graph().copy(bound).with_config({"configurable": {"agent_key": self.key}})
+        )
 
     # -- the specification ----------------------------------------------------------------------------------------------------
 
@@ -224,7 +222,7 @@ class ProductionAgent:
             ConfigError, RunConflict, RunInProgress, StorageError, NotDurable, LeaseLost, CancelledError. Everything that goes
             wrong *inside* the turn is in the AgentRun: `status`, `error`.
         """
-        return await self.driver.drive(self._asked(user_input, run_id, request_id, deadline_at))
+        return await self.driver.drive(asked.for_input(self, user_input, run_id, request_id, deadline_at))
 
     async def _execute_tool(self, call: ToolCall) -> ToolCall:
         """Execute `call` with retries, timeout and idempotency, and return it with `result` or `error`. See runtime/tools.py."""
@@ -269,7 +267,7 @@ class ProductionAgent:
         deadline_at: float | datetime | None = None,
     ) -> AgentRun:
         """Run one turn for a caller that cannot await: in scripts, and in notebooks where a loop is already running."""
-        return sync.run_sync(self.driver.drive(self._asked(user_input, run_id, request_id, deadline_at)))
+        return sync.run_sync(self.driver.drive(asked.for_input(self, user_input, run_id, request_id, deadline_at)))
 
     async def stream(
         self,
@@ -280,8 +278,8 @@ class ProductionAgent:
         deadline_at: float | datetime | None = None,
     ) -> AsyncIterator[Event]:
         """Run one turn and yield its events, the last a `RunFinished`. Closing the iterator stops the turn; it can be resumed."""
-        asked = self._asked(user_input, run_id, request_id, deadline_at)
-        async with contextlib.aclosing(self._streamed(asked)) as events:
+        given = asked.for_input(self, user_input, run_id, request_id, deadline_at)
+        async with contextlib.aclosing(self.driver.stream(given)) as events:
             async for event in events:
                 yield event
 
@@ -305,12 +303,12 @@ class ProductionAgent:
             (`force=True` goes on all the same), or it ended at no limit. ConfigError: `add_budget` names no limit, or no amount.
             RunInProgress and the rest as for `run`.
         """
-        return await self.driver.drive(self._resumed(run_id, force, add_budget))
+        return await self.driver.drive(asked.to_go_on(self, run_id, force, add_budget))
 
     async def stream_resume(self, run_id: str, *, force: bool = False, add_budget: Mapping[str, Any] | None = None) -> AsyncIterator[Event]:
         """Like `resume`, and yield the events."""
-        asked = self._resumed(run_id, force, add_budget)
-        async with contextlib.aclosing(self._streamed(asked)) as events:
+        given = asked.to_go_on(self, run_id, force, add_budget)
+        async with contextlib.aclosing(self.driver.stream(given)) as events:
             async for event in events:
                 yield event
 
@@ -416,53 +414,11 @@ class ProductionAgent:
         """Save the memory where a save is due."""
         await memory.save(turn, self.memory, messages, at_end=at_end)
 
-    # -- how the verbs are made -----------------------------------------------------------------------------------------------------
-
-    def _asked(self, user_input: str, run_id: str | None, request_id: str | None, deadline_at: float | datetime | None) -> Asked:
-        if not isinstance(user_input, str):
-            raise ConfigError(f"user_input: a string is due, not {type(user_input).__name__}.")
-        if not user_input.strip():
-            raise ConfigError("user_input: it is empty. Ask something.")
-        if request_id is None:  # inside a tool of another turn: the same call, run again, is the same request
-            request_id = lineage.derived_name(self.namespace, self.name, user_input)
-            run_id = request_id if run_id is None else run_id
-        else:
-            request_id = parts.name(request_id, "request_id")
-        return Asked(
-            run_id=parts.run_id_for(request_id) if run_id is None else validate_run_id(run_id),
-            input=user_input,
-            request_id=request_id,
-            deadline_at=parts.moment(deadline_at),
-        )
-
-    def _resumed(self, run_id: str, force: bool, add_budget: Mapping[str, Any] | None) -> Asked:
-        more = None if add_budget is None else added(add_budget, self.config)
-        return Asked(run_id=validate_run_id(run_id), input=None, force=force, add_budget=more)
-
     async def _last_turn(self, run_id: str) -> TurnRow:
         rows = await self.storage.turns(self.namespace, validate_run_id(run_id))
         if not rows:
             raise RunNotFound(f"run {run_id!r}: nothing of this name is in {self.storage.location}.", run_id=run_id)
         return rows[-1]
-
-    async def _streamed(self, asked: Asked) -> AsyncGenerator[Event, None]:
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
-        task = asyncio.ensure_future(self.driver.drive(replace(asked, sink=events.put_nowait)))
-        task.add_done_callback(lambda _: events.put_nowait(None))
-        try:
-            while (event := await events.get()) is not None:
-                yield event
-            await task
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-
-
-@functools.cache
-def _compiled() -> CompiledStateGraph[Any, Any, Any, Any]:
-    """Return the loop, compiled once for the process: compiling reads the source of every node, 20 ms that each agent would pay."""
-    return build_graph().compile()
 
 
 def create_production_agent(

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from agent_graph.errors import ConfigError, did_you_mean
 
-__all__ = ["AgentConfig", "Budget", "added", "cutoff", "validate_run_id"]
+__all__ = ["AgentConfig", "Budget", "added", "cutoff", "validate_name", "validate_run_id"]
 
-MAX_RUN_ID = 255
+MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +122,7 @@ class Budget:
     """Whether it begins anew each day, or never."""
 
     def __post_init__(self) -> None:
-        try:
-            validate_run_id(self.name)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace("run_id:", "budget: name:", 1)) from None
+        validate_name(self.name, "budget: name")
         if self.max_cost_usd is None and self.max_tokens is None:
             raise ConfigError(f"budget: {self.name!r} has no limit. Give max_cost_usd=..., max_tokens=... or both.")
         if self.max_cost_usd is not None:
@@ -161,21 +158,26 @@ def added(amounts: object, config: AgentConfig) -> dict[str, Any]:
 
 
 def validate_run_id(run_id: object) -> str:
-    """Return `run_id` if it can name a run, else raise ConfigError.
+    """Return `run_id` if it can name a run, else raise ConfigError."""
+    return validate_name(run_id, "run_id")
+
+
+def validate_name(name: object, key: str) -> str:
+    """Return `name` if it can be a name in the storage, else raise ConfigError, which says what `key` it was given as.
 
     Any string of 1-255 characters without control characters or lone surrogates; it is never used as a file name.
     """
-    if not isinstance(run_id, str):
-        raise ConfigError(f"run_id: a string is due, not {type(run_id).__name__}.")
-    if not 1 <= len(run_id) <= MAX_RUN_ID:
-        raise ConfigError(f"run_id: 1 to {MAX_RUN_ID} characters are due, this one has {len(run_id)}.")
-    for character in run_id:
+    if not isinstance(name, str):
+        raise ConfigError(f"{key}: a string is due, not {type(name).__name__}.")
+    if not 1 <= len(name) <= MAX_NAME:
+        raise ConfigError(f"{key}: 1 to {MAX_NAME} characters are due, this one has {len(name)}.")
+    for character in name:
         code = ord(character)
         if code < 32 or 0x7F <= code <= 0x9F:
-            raise ConfigError(f"run_id: {run_id!r} holds the control character {character!r}.")
+            raise ConfigError(f"{key}: {name!r} holds the control character {character!r}.")
         if 0xD800 <= code <= 0xDFFF:
-            raise ConfigError(f"run_id: {run_id!r} holds a lone surrogate, which no database can store.")
-    return run_id
+            raise ConfigError(f"{key}: {name!r} holds a lone surrogate, which no database can store.")
+    return name
 
 
 def cutoff(older_than: object, now: float) -> float:

@@ -17,9 +17,11 @@ has a plain edge only (a conditional one would run once per call and see only it
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
 
 from agent_graph.nodes.call_model import call_model
 from agent_graph.nodes.check_budget import check_budget
@@ -30,7 +32,7 @@ from agent_graph.nodes.load_memory import load_memory
 from agent_graph.nodes.run_tool import run_tool
 from agent_graph.state import Call, Conversation, RunState
 
-__all__ = ["build_graph"]
+__all__ = ["build_graph", "compiled_graph"]
 
 
 def build_graph() -> StateGraph[RunState, Any, Any, Any]:
@@ -48,3 +50,9 @@ def build_graph() -> StateGraph[RunState, Any, Any, Any]:
     graph.add_edge("run_tool", "call_model")
     graph.add_edge("finish", END)
     return graph
+
+
+@functools.cache
+def compiled_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
+    """Return the loop, compiled once for the process: compiling reads the source of every node, 20 ms that each agent would pay."""
+    return build_graph().compile()

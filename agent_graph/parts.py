@@ -1,20 +1,14 @@
-"""The parts of an agent, made of what its constructor was given: models, rails, names. Every misuse is found here, before any run."""
+"""The parts of an agent, made of what its constructor was given: models, rails, tools. Every misuse is found here, before any run."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
-import math
-import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from agent_graph.config import AgentConfig, Budget, validate_run_id
+from agent_graph.config import AgentConfig, Budget
 from agent_graph.decisions.pricing import PriceBook
 from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ConfigError
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
     from agent_graph.decisions.structured import AnswerFormat
     from agent_graph_adapters.models import Choice
 
-__all__ = ["Models", "budget", "check_keywords", "check_port", "models", "moment", "name", "name_unmarked", "rails", "run_id_for"]
+__all__ = ["Models", "budget", "check_keywords", "check_port", "models", "name_unmarked", "rails"]
 
 logger = logging.getLogger("agent_graph")
 
@@ -161,14 +155,6 @@ def check_keywords(*, system_prompt: object, store: object, redact: object, cloc
         raise ConfigError(f"clock: {clock!r} is no Clock: it lacks {', '.join(f'{m}()' for m in missing)}.")
 
 
-def name(value: object, key: str) -> str:
-    """Return `value` if it can be a name in the storage; the rules are those of a run_id. Raises ConfigError."""
-    try:
-        return validate_run_id(value)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("run_id:", f"{key}:", 1)) from None
-
-
 def name_unmarked(specs: Iterable[ToolSpec], config: AgentConfig) -> None:
     """Say once which tools are called at most once because nobody said whether they may be repeated."""
     names = sorted(spec.name for spec in specs if spec.idempotent is None)
@@ -178,31 +164,3 @@ def name_unmarked(specs: Iterable[ToolSpec], config: AgentConfig) -> None:
             '@tool(extras={"idempotent": True}) or False; or unmarked_tools="retry".',
             ", ".join(names),
         )
-
-
-def moment(value: object) -> float | None:
-    """Return a deadline as seconds since the epoch. Raises ConfigError."""
-    if value is None:
-        return None
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ConfigError("deadline_at: a datetime needs a time zone, such as datetime.now(UTC) + timedelta(minutes=1).")
-        return value.timestamp()
-    if isinstance(value, bool | str) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"deadline_at: seconds since the epoch or a datetime is due, not {value!r}.")
-    return float(value)
-
-
-def run_id_for(request_id: str | None) -> str:
-    """Return the name of a run that nobody named: always the same for the same request, else a new one."""
-    if request_id is not None:
-        return f"request-{hashlib.sha256(request_id.encode()).hexdigest()[:32]}"
-    return _uuid7()
-
-
-def _uuid7() -> str:
-    """Return a new uuid7: sorts by time (RFC 9562, section 5.7)."""
-    milliseconds, random_bits = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big")
-    value = (milliseconds & (1 << 48) - 1) << 80 | random_bits
-    value = value & ~(0xF << 76) | 0x7 << 76
-    return str(UUID(int=value & ~(0x3 << 62) | 0x2 << 62))

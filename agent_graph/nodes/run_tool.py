@@ -117,7 +117,7 @@ class _Call(JournaledCall[Update]):
         self.turn.record(self.row, state="started", attempt=attempt)
         await self.turn.durable()
         failpoint("tool.started")
-        if self.turn.sink is not None:
+        if self.turn.streaming:
             self.turn.emit(ToolStarted(copy.copy(record), self.row.step))
 
     async def _executed(self, record: ToolCall) -> ToolCall | None:
@@ -194,7 +194,7 @@ class _Call(JournaledCall[Update]):
             turn.warn(f"{record.tool_name}: {stored.changed}", step=self.row.step)
         result = None if record.result is None else stored.json
         row = turn.finished(self.row, record, state=state, result=result, error=record.error, latency_ms=record.latency_ms)
-        if turn.sink is not None:
+        if turn.streaming:
             turn.emit(ToolFinished(copy.copy(record), row.step))
         update: Update = {"messages": [_message(turn, row, stored.text)]}
         limit = turn.config.max_repeated_calls

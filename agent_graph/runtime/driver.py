@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,13 @@ from agent_graph.runtime.asked import Asked
 from agent_graph.runtime.asking import pending_of
 from agent_graph.runtime.hosting import Hosting, driving
 from agent_graph.runtime.owner import Owner
+from agent_graph.runtime.streaming import streamed
 from agent_graph.runtime.transcript import repaired
 from agent_graph.runtime.turn import Turn
 from agent_graph.storage.port import Claim, TurnRequest, TurnRow
 
 if TYPE_CHECKING:
+    from agent_graph.events import Event
     from agent_graph.resolutions import Resolution
     from agent_graph.types import AgentRun
 
@@ -72,6 +74,10 @@ class Driver:
         turn = await self._turn(claim, asked)
         owner.works_on(turn)
         return await self._through_the_graph(turn, asked, resumed=claim.outcome == "resume")
+
+    def stream(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        """Yield the events of what `drive` does; closing the generator stops the turn."""
+        return streamed(lambda put: self.drive(replace(asked, sink=put)))
 
     # -- claiming ---------------------------------------------------------------------------------------------------------------
 
@@ -148,7 +154,7 @@ class Driver:
 
     async def _turn(self, claim: Claim, asked: Asked) -> Turn:
         turn = await self.opened(claim)
-        turn.sink, turn.streaming, turn.deadline_at = asked.sink, asked.sink is not None, asked.deadline_at
+        turn.sink, turn.deadline_at = asked.sink, asked.deadline_at
         if asked.add_budget is not None:
             turn.add_budget(asked.add_budget)
         self.live[(turn.key.run_id, turn.key.turn)] = turn

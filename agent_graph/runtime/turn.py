@@ -109,7 +109,6 @@ class Turn:
         self.results: dict[str, ToolCall] = {}
         self.artifacts: dict[str, Any] = {}
         self.sink: Callable[[Event], None] | None = None
-        self.streaming = False
         self.deadline_at: float | None = None
         self.owner: object = None
         self.direct = False
@@ -315,6 +314,11 @@ class Turn:
         self.put(self.row)
 
     # -- who listens --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def streaming(self) -> bool:
+        """Whether anybody listens."""
+        return self.sink is not None
 
     def emit(self, event: Event) -> None:
         """Hand `event` to whoever streams this turn."""

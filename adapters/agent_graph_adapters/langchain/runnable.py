@@ -18,10 +18,9 @@ account is in it. An unfinished turn of the run is closed by another input: a ch
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -39,6 +38,8 @@ from agent_graph.events import RunFinished, TextDelta
 from agent_graph.messages import ensure_id
 from agent_graph.resolutions import from_json
 from agent_graph.runtime import lineage
+from agent_graph.runtime.asked import for_input
+from agent_graph.runtime.streaming import streamed
 from agent_graph.runtime.sync import run_sync
 from agent_graph_adapters.langchain.injected import around
 
@@ -156,7 +157,7 @@ class AgentRunnable(Runnable[Input, Any]):
 
     def _asked(self, question: _Question, config: RunnableConfig | None, context: Any) -> Asked:
         whole = ensure_config(config)
-        asked = self.agent._asked(question.text, _run_id(whole), None, None)
+        asked = for_input(self.agent, question.text, _run_id(whole), None, None)
         return replace(
             asked,
             request_id=asked.request_id or _task_of(whole, question.text),
@@ -210,7 +211,7 @@ class AgentRunnable(Runnable[Input, Any]):
 
     async def _texts(self, question: _Question, asked: Asked) -> AsyncGenerator[Any, None]:
         shown = step = None
-        async with contextlib.aclosing(self.agent._streamed(await self._again(asked))) as events:
+        async with contextlib.aclosing(self.agent.driver.stream(await self._again(asked))) as events:
             async for event in events:
                 if isinstance(event, TextDelta):
                     shown = (shown or "") + event.text if event.step == step and not event.restarts else event.text
@@ -224,14 +225,15 @@ class AgentRunnable(Runnable[Input, Any]):
         """Yield the new messages, each once, as the steps end."""
         told = {message.id for message in question.messages or ()}
         answer: Any = {"messages": []}
-        async for mode, chunk in self._driven(replace(asked, modes=("updates",))):
-            if mode is None:
-                answer = await self._answer(question, chunk)
-                continue
-            new = [message for update in chunk.values() for message in _messages_of(update) if message.id not in told]
-            told |= {message.id for message in new}
-            if new:
-                yield AddableDict(messages=new)
+        async with await self._driven(replace(asked, modes=("updates",))) as chunks:
+            async for mode, chunk in chunks:
+                if mode is None:
+                    answer = await self._answer(question, chunk)
+                    continue
+                new = [message for update in chunk.values() for message in _messages_of(update) if message.id not in told]
+                told |= {message.id for message in new}
+                if new:
+                    yield AddableDict(messages=new)
         rest = [message for message in answer["messages"] if message.id not in told]
         if rest:
             yield AddableDict(messages=rest)
@@ -240,26 +242,21 @@ class AgentRunnable(Runnable[Input, Any]):
 
     async def _relayed(self, question: _Question, asked: Asked, stream_mode: Any) -> AsyncGenerator[Any, None]:
         modes = [stream_mode] if isinstance(stream_mode, str) else list(stream_mode)
-        async for mode, chunk in self._driven(replace(asked, modes=modes)):
-            if mode is None:
-                await self._answer(question, chunk)
-            else:
-                yield chunk if isinstance(stream_mode, str) else (mode, chunk)
+        async with await self._driven(replace(asked, modes=modes)) as chunks:
+            async for mode, chunk in chunks:
+                if mode is None:
+                    await self._answer(question, chunk)
+                else:
+                    yield chunk if isinstance(stream_mode, str) else (mode, chunk)
 
-    async def _driven(self, asked: Asked) -> AsyncGenerator[tuple[str | None, Any], None]:
-        """Yield the chunks of the graph's stream with their modes, at last the AgentRun with None."""
+    async def _driven(self, asked: Asked) -> contextlib.aclosing[AsyncGenerator[tuple[str | None, Any], None]]:
+        """Return the chunks of the graph's stream with their modes, at last the AgentRun with None."""
         asked = await self._again(asked)
-        queue: asyncio.Queue[tuple[str | None, Any] | None] = asyncio.Queue()
-        task = asyncio.ensure_future(self.agent.driver.drive(replace(asked, relay=lambda mode, chunk: queue.put_nowait((mode, chunk)))))
-        task.add_done_callback(lambda _: queue.put_nowait(None))
-        try:
-            while (item := await queue.get()) is not None:
-                yield item
-            yield None, await task
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+
+        async def driven(put: Callable[[tuple[str | None, Any]], None]) -> None:
+            put((None, await self.agent.driver.drive(replace(asked, relay=lambda mode, chunk: put((mode, chunk))))))
+
+        return contextlib.aclosing(streamed(driven))
 
 
 @dataclass(frozen=True, slots=True)

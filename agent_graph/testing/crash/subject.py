@@ -64,9 +64,9 @@ class AgentSubject:
 
     def prepare(self) -> None:
         """Compile the loop."""
-        from agent_graph.agent import _compiled
+        from agent_graph.graph import compiled_graph
 
-        _compiled()
+        compiled_graph()
 
     async def attempt(self, world: World, *, resume: bool) -> None:
         """Take the turns that are left, each under a request_id of its own."""
