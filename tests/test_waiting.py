@@ -26,7 +26,7 @@ from agent_graph import (
     guardrail,
 )
 from agent_graph.resolutions import Approve, Done, Edit, NotDone, Reject, Respond, Unknown, from_json, to_json
-from agent_graph.testing import DictMemory, ListObservability, ScriptedChatModel, ScriptedLLM, call, calls
+from agent_graph.testing import DictMemory, FakeTools, ListObservability, ScriptedChatModel, ScriptedLLM, call, calls
 
 PAY: dict[str, Any] = {"name": "pay", "parameters": {"amount": {"type": "integer"}}, "idempotent": False}
 
@@ -68,6 +68,43 @@ async def test_by_default_the_model_is_told() -> None:
     assert run.status == "complete"
     assert "the outcome of this call is unknown" in told(agent)
     assert agent.tool_backend.asked == [{"amount": 5}]
+
+
+def dead_line(amount: int) -> str:
+    raise ConnectionError("the line went dead")
+
+
+@guardrail(stages=["tool_result"], name="boss")
+async def boss(stage: str, payload: Any, run: Any) -> Any:
+    return Ask("may the model read it?")
+
+
+@pytest.mark.parametrize(
+    ("pay", "state", "reads"),
+    [(dead_line, "in_doubt", "its outcome is unknown"), (lambda amount: "receipt 1", "succeeded", "was made and succeeded")],
+)
+async def test_what_the_next_turn_reads_of_a_payment_that_its_closed_turn_could_not_read(pay: Any, state: str, reads: str) -> None:
+    """It read "This call was cancelled: it has no result", and the payment may have been made, or was."""
+    both = calls(call("pay", call_id="paid", amount=5), call("look", call_id="seen"))
+    backend = FakeTools({"pay": pay, "look": lambda: asyncio.get_running_loop().create_future()})
+    agent = agent_of(both, "Fine.", tools=[PAY, {"name": "look"}], backend=backend, on_doubt="ask", guardrails=[boss])
+    work = asyncio.ensure_future(agent.run("pay 5, and look", "r"))
+    while await states(agent) != [state, "started"]:
+        await asyncio.sleep(0)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert (await agent.run("something else", "r")).output == "Fine."
+    loaded = await agent.memory.load("r")
+    read = {message.metadata["tool_call_id"]: message.content for message in loaded if "tool_call_id" in message.metadata}
+    assert reads in read["paid"]
+    assert "receipt" not in read["paid"], "nobody has said that the model may read it"
+    assert read["seen"] == "This call was cancelled: it has no result."
+
+
+async def states(agent: ProductionAgent) -> list[str]:
+    """Return the states of the calls of the run's first turn."""
+    turns = await agent.storage.turns("default", "r")
+    return [row.state for row in await agent.storage.journal(turns[0].key)] if turns else []
 
 
 @pytest.mark.parametrize(

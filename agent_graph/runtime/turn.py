@@ -68,7 +68,6 @@ class Turn:
         storage: Storage,
         clock: Clock,
         system: str,
-        resumed: bool = False,
         parent: Turn | None = None,
         budget: Budget | None = None,
     ) -> None:
@@ -79,7 +78,6 @@ class Turn:
         self.storage = storage
         self.clock = clock
         self.system = system
-        self.resumed = resumed
         self.config: AgentConfig = agent.config
         self.parent = parent
         self._watch = Stopwatch(clock, row.used_s)
