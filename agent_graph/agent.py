@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Optional  # the specification's own spelling
 
@@ -234,18 +233,7 @@ class ProductionAgent:
         if turn is not None and run is turn.run:
             left = turn.time_left_s
             return violation(turn.limits, turn.spent) or (turn.time_is_up() if left is not None and left <= 0 else None)
-        config = self.config
-        limits = Limits(
-            max_steps=config.max_steps, max_tokens=config.max_tokens, max_cost_usd=config.max_cost_usd, timeout_s=config.timeout_s
-        )
-        spent = Spent(
-            steps=run.steps,
-            tokens=run.total_tokens,
-            cost_usd=Decimal(str(run.total_cost_usd)),
-            uncertain_usd=Decimal(str(getattr(run, "cost_uncertain_usd", 0.0))),
-            elapsed_s=run.latency_ms / 1000,
-        )
-        return violation(limits, spent)
+        return violation(Limits.of(self.config), Spent.of(run))
 
     def _build_system_prompt(self, tools: List[Dict]) -> str:  # type: ignore[type-arg]  # the specification's own annotation
         """Return the system prompt: the agent's own, one line a tool, the answer's format; byte for byte the same for the same tools."""
@@ -400,7 +388,7 @@ class ProductionAgent:
 
     def count(self, turn: Turn | None, messages: Sequence[Message]) -> int:
         """Return the tokens of `messages`, by the model's own counter where it has one."""
-        return self._counter.count(messages, turn)
+        return self._counter.count(messages, None if turn is None else turn.learned)
 
     def count_text(self, text: str) -> int:
         """Return the estimated tokens of a reply's text."""
@@ -408,7 +396,7 @@ class ProductionAgent:
 
     def learn(self, turn: Turn, messages: Sequence[Message]) -> None:
         """Let the counter learn what the newest reply said of its input."""
-        self._counter.learn(turn, messages)
+        self._counter.learn(turn.learned, messages)
 
     async def remember(self, turn: Turn, messages: Sequence[BaseMessage], *, at_end: bool) -> None:
         """Save the memory where a save is due."""

@@ -31,7 +31,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from agent_graph.config import AgentConfig
+    from agent_graph.types import AgentRun
 
 __all__ = [
     "NOTHING",
@@ -76,6 +80,11 @@ class Limits:
     timeout_s: float | None = None
     """Working time, seconds."""
 
+    @classmethod
+    def of(cls, config: AgentConfig) -> Limits:
+        """Return the limits among an agent's settings."""
+        return cls(max_steps=config.max_steps, max_tokens=config.max_tokens, max_cost_usd=config.max_cost_usd, timeout_s=config.timeout_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
@@ -93,6 +102,17 @@ class Spent:
     """Upper bound of their USD."""
     elapsed_s: float = 0.0
     """Working time used, seconds; waiting for people and outages do not count."""
+
+    @classmethod
+    def of(cls, run: AgentRun) -> Spent:
+        """Return what an account says of itself."""
+        return cls(
+            steps=run.steps,
+            tokens=run.total_tokens,
+            cost_usd=Decimal(str(run.total_cost_usd)),
+            uncertain_usd=Decimal(str(getattr(run, "cost_uncertain_usd", 0.0))),  # the specification's own class lacks it
+            elapsed_s=run.latency_ms / 1000,
+        )
 
     @property
     def bound_tokens(self) -> int:

@@ -206,7 +206,7 @@ def _compress_once(turn: Turn, state: RunState, input_tokens: int, error: ModelO
     """The model's context is smaller than we thought: learn it, compress, try once more."""
     if state.get("compressed_at", -1) == state["step"]:
         return Command(update={"outcome": outcome.ended("failed", str(error), "error")}, goto="finish")
-    turn.learned_window = max(1, int(input_tokens * 0.8))
+    turn.learned.window = max(1, int(input_tokens * 0.8))
     return Command(goto="compress")
 
 

@@ -43,7 +43,7 @@ async def compressed(agent: Any, messages: list[Message], turn: Turn | None) -> 
 def window_of(agent: Any, turn: Turn | None) -> int | None:
     """Return the model's context window in tokens: what it was found to be, else what it is known for."""
     known: int | None = agent.governor.model.window
-    return turn.learned_window if turn is not None and turn.learned_window is not None else known
+    return turn.learned.window if turn is not None and turn.learned.window is not None else known
 
 
 def _task(messages: list[Message], text: str) -> int | None:

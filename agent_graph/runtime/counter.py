@@ -9,6 +9,7 @@ seconds).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from operator import is_
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,31 @@ from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ContractError, blamed
 
 if TYPE_CHECKING:
+    from agent_graph.decisions.usage import Usage
     from agent_graph.ports import LLMBackend
-    from agent_graph.runtime.turn import Turn
     from agent_graph.types import Message
 
-__all__ = ["Counter"]
+__all__ = ["Counter", "Learned"]
+
+
+@dataclass(slots=True)
+class Learned:
+    """What a turn has learned of the tokens of its conversation."""
+
+    anchor: Anchor | None = None
+    """What the newest reply said of its input."""
+    usage: Usage | None = None
+    """What the newest reply said of itself; None where it said nothing."""
+    window: int | None = None
+    """The model's context window in tokens, where a call has shown that it is smaller than was thought."""
+    estimates: dict[int, tuple[Message, str, int]] = field(default_factory=dict)
+    """The estimate of each message, by the id of the object: the object itself, its text, its tokens."""
+    counted: tuple[Sequence[Message], Sequence[str], int] = ((), (), 0)
+    """The list that was estimated last, its texts, its tokens."""
 
 
 class Counter:
-    """Counts for one agent; what it learns about a conversation it keeps in the turn."""
+    """Counts for one agent; what it learns about a conversation is the turn's (`Learned`)."""
 
     def __init__(self, backend: LLMBackend | None, specs: Sequence[ToolSpec], *, exact: CountText | None = None) -> None:
         """`exact` counts a text as the model does."""
@@ -33,35 +50,36 @@ class Counter:
         self._count = exact or estimate_text
         self._tools_tokens = sum(estimate_json([s.name, s.description, s.parameters], self._count) for s in specs)
 
-    def count(self, messages: Sequence[Message], turn: Turn | None) -> int:
+    def count(self, messages: Sequence[Message], learned: Learned | None) -> int:
         """Return the tokens of `messages`. Raises ContractError where the backend's own count is no whole number from 0."""
         if self._backend is not None:
             with blamed("llm.count_tokens"):
                 return _checked(self._backend.count_tokens(list(messages)))
-        if turn is None:
+        if learned is None:
             return self._tools_tokens + sum(estimate_message(message, self._count) for message in messages)
-        estimated = self._estimated(messages, turn)
-        return estimated if turn.anchor is None else anchored(turn.anchor, turn.anchor.estimated, estimated)
+        estimated = self._estimated(messages, learned)
+        anchor = learned.anchor
+        return estimated if anchor is None else anchored(anchor, anchor.estimated, estimated)
 
     def count_text(self, text: str) -> int:
         """Return the tokens of one reply's text."""
         return self._count(text)
 
-    def learn(self, turn: Turn, messages: Sequence[Message]) -> None:
+    def learn(self, learned: Learned, messages: Sequence[Message]) -> None:
         """Take what the newest reply said of its input as the anchor of the next counts."""
-        usage = None if self._backend is not None else turn.last_usage
+        usage = None if self._backend is not None else learned.usage
         if usage is not None and usage.input_tokens > 0:
-            turn.anchor = Anchor(real=usage.input_tokens, estimated=self._estimated(messages, turn))
+            learned.anchor = Anchor(real=usage.input_tokens, estimated=self._estimated(messages, learned))
 
-    def _estimated(self, messages: Sequence[Message], turn: Turn) -> int:
+    def _estimated(self, messages: Sequence[Message], learned: Learned) -> int:
         """Return the estimate of a list that mostly goes on where the last one ended, which is seen by comparing objects."""
-        last, texts, tokens = turn.counted
+        last, texts, tokens = learned.counted
         goes_on = len(messages) >= len(last) and all(map(is_, last, messages)) and all(map(is_, texts, _texts(last)))
         if goes_on and len(messages) == len(last):
             return self._tools_tokens + tokens
         more = messages[len(last) :] if goes_on else messages
-        tokens = sum((_estimate(message, turn.estimates, self._count) for message in more), tokens if goes_on else 0)
-        turn.counted = (tuple(messages), _texts(messages), tokens)
+        tokens = sum((_estimate(message, learned.estimates, self._count) for message in more), tokens if goes_on else 0)
+        learned.counted = (tuple(messages), _texts(messages), tokens)
         return self._tools_tokens + tokens
 
 

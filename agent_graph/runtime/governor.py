@@ -156,7 +156,7 @@ class Governor:
 
     def settle(self, turn: Turn, candidate: Candidate, entry: int, bill: Bill, *, used: bool, step: int = 0) -> bool:
         """Book `bill`; return whether what was reserved for it covers it. `used` says that the reply became a step."""
-        turn.last_usage = bill.told
+        turn.learned.usage = bill.told
         if bill.facts.get("unpriced") is True:
             self.say_unpriced(turn, candidate, step=step)
         for warning in bill.warnings:

@@ -29,6 +29,7 @@ from agent_graph.decisions.budget import Limits, Spent, landing_share_s
 from agent_graph.messages import Conversion, current_conversion
 from agent_graph.runtime.account import NANO, is_over, rebuild, to_result, used_s
 from agent_graph.runtime.clock import Stopwatch
+from agent_graph.runtime.counter import Learned
 from agent_graph.runtime.ledger import Ledger
 from agent_graph.runtime.turn_account import TurnAccount
 from agent_graph.storage.port import JournalRow, LedgerRow, NoteRow, Storage, TurnKey, TurnRow
@@ -38,12 +39,10 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from agent_graph.config import AgentConfig, Budget
-    from agent_graph.decisions.tokens import Anchor
-    from agent_graph.decisions.usage import Usage
     from agent_graph.events import Event
     from agent_graph.ports import Clock
     from agent_graph.resolutions import Resolution
-    from agent_graph.types import AgentRun, Message, ToolCall
+    from agent_graph.types import AgentRun, ToolCall
 
 __all__ = ["ADDED", "RESOLUTION", "Turn", "current_turn"]
 
@@ -78,8 +77,10 @@ class Turn:
         self.storage = storage
         self.clock = clock
         self.system = system
+        """The system prompt."""
         self.config: AgentConfig = agent.config
         self.parent = parent
+        """The turn inside whose tool this one was begun."""
         self._watch = Stopwatch(clock, row.used_s)
         self.account: TurnAccount = TurnAccount(
             key=row.key,
@@ -92,34 +93,34 @@ class Turn:
             now=clock.time,
         )
         self.ledger: Ledger = Ledger(self.account)
-        self.limit(
-            Limits(
-                max_steps=self.config.max_steps,
-                max_tokens=self.config.max_tokens,
-                max_cost_usd=self.config.max_cost_usd,
-                timeout_s=self.config.timeout_s,
-            )
-        )
-        self.conversion = Conversion()
+        self.limit(Limits.of(self.config))
+        self.deadline_at: float | None = None
+        """Seconds since the epoch at which the turn must be over, whatever its working time."""
         self.run: AgentRun = rebuild(row, (), ())
         self.journal: dict[str, JournalRow] = {}
+        """The tool calls by their keys, each as it was last written."""
         self._order: list[tuple[int, int, str]] = []
         self.results: dict[str, ToolCall] = {}
+        """The calls that are over, by their keys, with their original results."""
         self.artifacts: dict[str, Any] = {}
-        self.sink: Callable[[Event], None] | None = None
-        self.deadline_at: float | None = None
-        self.owner: object = None
-        self.direct = False
-        self.learned_window: int | None = None
-        self.loaded = False
+        """What a tool gave beside its result, for the application, until its message is made."""
         self.resolutions: dict[str, Resolution] = {}
-        self.saved_messages: tuple[int, str | None] | None = None
-        self.busy = 0
-        self.anchor: Anchor | None = None
-        self.last_usage: Usage | None = None
-        self.estimates: dict[int, tuple[Message, str, int]] = {}
-        self.counted: tuple[Sequence[Message], Sequence[str], int] = ((), (), 0)
+        """What people have said, by what they were asked about."""
+        self.conversion = Conversion()
+        self.learned = Learned()
         self._system_message: SystemMessage | None = None
+        self.loaded = False
+        """Whether the memory has been loaded: before that, what there is must not replace it."""
+        self.saved_messages: tuple[int, str | None] | None = None
+        """What was saved last: how many messages, and the id of the last."""
+        self.direct = False
+        """Whether another graph drives the turn, not `run()` (hosting.py)."""
+        self.owner: object = None
+        """Whoever holds the lease lives as long as this does."""
+        self.sink: Callable[[Event], None] | None = None
+        """Who listens."""
+        self.busy = 0
+        """How many nodes work for the turn just now."""
 
     def restore(self, journal: Sequence[JournalRow], ledger: Sequence[LedgerRow], notes: Sequence[NoteRow]) -> None:
         """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_graph import Message, MessageRole
 from agent_graph.decisions.tools import read_tools
-from agent_graph.runtime.counter import Counter
+from agent_graph.runtime.counter import Counter, Learned
 
 TOOLS = read_tools([{"name": "weather", "description": "Weather in a city."}])
 
 
-def turn() -> Any:
-    return SimpleNamespace(anchor=None, last_usage=None, estimates={}, counted=((), (), 0))
-
-
 @given(st.lists(st.tuples(st.sampled_from(["append", "drop", "change", "replace"]), st.text(max_size=20))))
 def test_a_list_that_grew_shrank_or_changed_is_counted_as_if_it_were_new(changes: list[tuple[str, str]]) -> None:
-    counter, alive, messages = Counter(None, TOOLS), turn(), list[Message]()
+    counter, learned, messages = Counter(None, TOOLS), Learned(), list[Message]()
     for change, text in changes:
         if change == "append" or not messages:
             messages.append(Message(MessageRole.USER, text))
@@ -31,4 +24,4 @@ def test_a_list_that_grew_shrank_or_changed_is_counted_as_if_it_were_new(changes
             messages[len(text) % len(messages)].content = text
         else:
             messages[len(text) % len(messages)] = Message(MessageRole.USER, text)
-        assert counter.count(messages, alive) == counter.count(messages, None)
+        assert counter.count(messages, learned) == counter.count(messages, None)

@@ -122,9 +122,7 @@ class BudgetMiddleware(AgentMiddleware[BudgetState, Any, Any]):
             max_output_tokens=max_output_tokens,
             on_unknown_price=on_unknown_price,
         )
-        self.limits = Limits(
-            max_steps=config.max_steps, max_tokens=config.max_tokens, max_cost_usd=config.max_cost_usd, timeout_s=config.timeout_s
-        )
+        self.limits = Limits.of(config)
         if self.limits == Limits():
             raise ConfigError("BudgetMiddleware: no limit is given. Name one: max_cost_usd=0.50, max_tokens=, max_steps=, timeout_s=.")
         if exit_behavior not in ("end", "error"):
@@ -177,7 +175,7 @@ class _Call:
         self.purpose = purpose.get()
         self.kind: Any = "step" if self.purpose is None else self.purpose.kind
         self.estimated = tokens_of(request, input_of(request), self.candidate)
-        anchor = None if self.candidate.backend is not None or self.purpose is not None else turn.anchor
+        anchor = None if self.candidate.backend is not None or self.purpose is not None else turn.learned.anchor
         self.input_tokens = self.estimated if anchor is None else anchored(anchor, anchor.estimated, self.estimated)
 
     async def answered(self, handler: Callable[[ModelRequest[Any]], Awaitable[Any]]) -> ModelResponse[Any]:
@@ -259,7 +257,7 @@ class _Call:
         usage = bill.told
         self.governor.settle(self.turn, self.candidate, entry, bill, used=self.purpose is None)
         if self.purpose is None and usage is not None and usage.input_tokens > 0:
-            self.turn.anchor = Anchor(real=usage.input_tokens, estimated=self.estimated)
+            self.turn.learned.anchor = Anchor(real=usage.input_tokens, estimated=self.estimated)
 
     def _failed(self, entry: int, error: BaseException) -> None:
         """Close the reservation of a call that failed: what is not known to be free stays counted."""
