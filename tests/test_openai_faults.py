@@ -269,6 +269,17 @@ async def test_a_reply_without_usage_is_estimated_and_never_free(server: OpenAIS
     assert Decimal(row.cost_nusd) / 10**9 >= server.bill_usd > 0
 
 
+async def test_a_model_that_was_handed_in_is_asked_for_usage_when_it_streams(server: OpenAIServer) -> None:
+    """At any address but OpenAI's a ChatOpenAI leaves usage out of its streams, and the bill was a guess from the text."""
+    key: Any = "k"
+    server.script([Answer("Fine.", tokens=Tokens(60_000, 3_000))])
+    model = ChatOpenAI(model="m", base_url=server.base_url, api_key=key)
+    async with create_production_agent(model, prices=PRICES, max_cost_usd=0.5) as agent:
+        run = await asked(agent, "chat streamed")
+    assert Decimal(str(run.total_cost_usd)) == server.bill_usd == cost_of(Tokens(60_000, 3_000))
+    assert model.stream_usage is None, "the object that was handed in is not changed"
+
+
 @pytest.mark.parametrize("way", TWO)
 async def test_fallbacks_are_asked_in_order_and_priced_as_themselves(server: OpenAIServer, way: str) -> None:
     server.script(lambda body: refuse(503, "down") if body["model"] == "m" else "Fine.")

@@ -9,6 +9,9 @@ gives a client with the same keys, headers and address over another connection p
 the package makes a pool with the SDK's own settings. Models are recognised by that shape. A pool that the user gave
 (`http_async_client=`) is left alone: what it was made with cannot be read from it.
 
+Such a copy also asks for usage when it streams: langchain-openai leaves that out at any address but OpenAI's, and every bill would be
+a guess from the text. A `stream_usage=False` that was given stays.
+
 A copy's pool is closed when its loop ends. A loop has one public hook for that, also under `asyncio.run`: before it
 closes, it finalises the async generators that were first stepped on it. So each copy has one, which closes the pool in
 its `finally`.
@@ -29,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-__all__ = ["Detached", "PerLoop", "detached"]
+__all__ = ["Detached", "PerLoop", "detached", "telling_usage"]
 
 logger = logging.getLogger("agent_graph")
 
@@ -56,6 +59,16 @@ def detached(model: BaseChatModel) -> Detached:
     if isinstance(getattr(type(model), "_async_client", None), functools.cached_property):
         return _anthropic_like(copy.model_copy() if copy is model else copy)
     return Detached(copy, None)
+
+
+def telling_usage(model: BaseChatModel) -> BaseChatModel:
+    """Return `model`, or a copy that asks for usage when it streams, where nobody has said whether it should."""
+    given: Any = model
+    if "stream_usage" not in type(model).model_fields or given.stream_usage is not None:
+        return model
+    if "stream_options" in (getattr(model, "model_kwargs", None) or {}):
+        return model
+    return model.model_copy(update={"stream_usage": True})
 
 
 class PerLoop:
@@ -152,6 +165,7 @@ class _Seat:
 
 
 def _openai_like(model: Any) -> Detached:
+    model = telling_usage(model)
     given = model.http_async_client is not None and not model.openai_proxy
     pool = None if given else _fresh_pool(model.root_async_client, model.openai_proxy)
     client = _with_options(model.root_async_client, pool)

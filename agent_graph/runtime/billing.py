@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from agent_graph.decisions.pricing import PriceBook
     from agent_graph.runtime.candidate import Candidate
 
-__all__ = ["Bill", "CostTeller", "bill", "telling", "usage_of"]
+__all__ = ["REPORTED", "Bill", "CostTeller", "bill", "telling", "usage_of"]
+
+REPORTED = "reported by the provider"
+"""The source of a cost that a reply told by itself."""
 
 _PARTS = ("cache_read", "cache_write", "cache_write_1h", "reasoning", "audio_input", "audio_output", "web_searches", "file_searches")
 _UNPRICED_PARTS = ("audio_input", "audio_output", "web_searches", "file_searches")
@@ -85,7 +88,7 @@ def bill(prices: PriceBook, candidate: Candidate, reply: AIMessage, *, input_tok
         warnings = (text,)
     reported = read_cost(about, _raw(about))
     if reported is not None:
-        cost, provenance = reported, dict[str, Any](price_source="reported by the provider")
+        cost, provenance = reported, dict[str, Any](price_source=REPORTED)
     else:
         cost, provenance = _priced(prices, candidate, model, usage, about.get("service_tier"))
     without = provenance.get("unpriced")

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage
 from agent_graph.decisions.budget import Estimate
 from agent_graph.decisions.prices import GIVE_PRICE, price_line
 from agent_graph.runtime.account import usd
-from agent_graph.runtime.billing import bill
+from agent_graph.runtime.billing import REPORTED, bill
 from agent_graph.runtime.model_call import ModelCall
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Governor:
         self.max_output_tokens = max_output_tokens
         self._bound: dict[tuple[int, int, bool], tuple[Any, Any]] = {}
         self._unpriced: set[str] = set()
+        self._estimated: set[str] = set()
         self.ceiling_breaches = 0
         """How many replies cost more than was reserved for them: a provider that ignores its output cap, or input counted too low."""
 
@@ -159,6 +160,8 @@ class Governor:
         turn.learned.usage = bill.told
         if bill.facts.get("unpriced") is True:
             self.say_unpriced(turn, candidate, step=step)
+        elif bill.told is None and bill.facts["price_source"] != REPORTED and bill.cost_usd:
+            self._say_estimated(turn, candidate, step=step)
         for warning in bill.warnings:
             turn.warn(warning, step=step)
         return turn.settle(entry, cost_usd=bill.cost_usd, tokens=bill.tokens, usage=bill.facts, model=bill.model, used=used)
@@ -173,6 +176,16 @@ class Governor:
             lacks = "has no price that is known" if candidate.backend is None else "told no cost, and no price is known for it"
             text = f"{candidate.name} {lacks}: such calls count as $0, and {' and '.join(limits)} cannot hold for them."
             turn.warn(f"{text} {GIVE_PRICE}: {price_line(candidate.name)}", step=step)
+
+    def _say_estimated(self, turn: Turn, candidate: Candidate, *, step: int) -> None:
+        """Say that a bill is a guess: once in the log, and in the account of each turn of which a limit in USD holds no better then."""
+        text = f"{candidate.name} told no usage: what such calls cost is estimated from their text, without any hidden thinking"
+        ask = " Where it streams, ask for it: ChatOpenAI(..., stream_usage=True)." if candidate.tells_end else ""
+        if candidate.name not in self._estimated:
+            self._estimated.add(candidate.name)
+            logger.warning("%s.%s", text, ask)
+        if limits := _usd_limits(turn):
+            turn.warn(f"{text}, and that is how far {' and '.join(limits)} can hold.{ask}", step=step)
 
 
 def _usd_limits(turn: Turn) -> list[str]:

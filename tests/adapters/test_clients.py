@@ -25,7 +25,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import Field
 
-from agent_graph_adapters.clients import detached
+from agent_graph_adapters.clients import detached, telling_usage
 from agent_graph_adapters.models import choose, per_loop
 
 KEY: Any = "k"
@@ -33,6 +33,35 @@ KEY: Any = "k"
 
 def pool_of(model: Any) -> Any:
     return model.root_async_client._client
+
+
+# -- usage in a stream -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "asks"),
+    [
+        pytest.param({"base_url": "http://localhost:1/v1"}, True, id="left open"),
+        pytest.param({"base_url": "http://localhost:1/v1", "stream_usage": False}, False, id="refused"),
+        pytest.param({"base_url": "http://localhost:1/v1", "stream_usage": True}, True, id="asked"),
+        pytest.param({}, True, id="at OpenAI's own address"),
+        pytest.param(
+            {"base_url": "http://localhost:1/v1", "model_kwargs": {"stream_options": {"include_usage": False}}}, None, id="in words"
+        ),
+    ],
+)
+def test_a_stream_is_asked_for_its_usage_unless_somebody_said_otherwise(options: dict[str, Any], asks: bool | None) -> None:
+    """Behind an address of one's own a ChatOpenAI leaves usage out of streams, and every bill was a guess."""
+    given = ChatOpenAI(model="m", api_key=KEY, **options)
+    before = given.stream_usage
+    model: Any = detached(given).model
+    told: Any = telling_usage(given)
+    assert (model.stream_usage, told.stream_usage, given.stream_usage) == (asks, asks, before)
+
+
+def test_a_model_that_knows_no_such_switch_stays_as_it_is() -> None:
+    model = FakeListChatModel(responses=["Hello."])
+    assert telling_usage(model) is model
 
 
 # -- whose pool is whose -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A limit in USD that cannot hold, because a model has no price, is told in the account of each run that it concerns."""
+"""A limit in USD that cannot hold, because a model has no price or tells no usage, is told in the account of each run that it concerns."""
 
 from __future__ import annotations
 
@@ -92,3 +92,35 @@ async def test_a_backend_is_unpriced_where_it_tells_no_cost(cost_usd: float | No
     run = await agent.run("Hi")
     assert any("ScriptedLLM told no cost, and no price is known for it" in warning for warning in run.warnings) is told
     await agent.aclose()
+
+
+# -- without usage ----------------------------------------------------------------------------------------------------------------
+
+PRICED = {"tiny": {"input": 1, "output": 4}}
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "told"),
+    [
+        pytest.param(TINY, {"max_cost_usd": 0.1}, "and that is how far max_cost_usd can hold.", id="a limit"),
+        pytest.param(TINY, {"budget": USD}, "and that is how far the budget 'team' can hold.", id="a budget"),
+        pytest.param(TINY, {}, None, id="our default limit"),
+        pytest.param(TINY, {"max_cost_usd": 0.1, "prices": {"tiny": {"input": 0, "output": 0}}}, None, id="free"),
+        pytest.param(TINY.model_copy(update={"usage": (10, 5)}), {"max_cost_usd": 0.1}, None, id="it tells"),
+    ],
+)
+async def test_a_bill_that_is_a_guess_is_told(model: Any, options: dict[str, Any], told: str | None) -> None:
+    """A streamed reply without usage was billed by its text, many times too low for a model that thinks, and nothing said so."""
+    warnings, [row] = await asked(model, **{"prices": PRICED, **options})
+    assert json.loads(row.usage or "").get("estimated") is (None if model.usage else True)
+    assert [warning.partition("thinking, ")[2] for warning in warnings] == ([told] if told else [])
+
+
+async def test_it_is_in_the_log_once_a_model(caplog: pytest.LogCaptureFixture) -> None:
+    await asked(prices=PRICED)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records if record.levelname == "WARNING"] == ["tiny told no usage"]
+
+
+async def test_a_backend_that_tells_its_cost_needs_no_usage() -> None:
+    warnings, _ = await asked(ScriptedLLM(["Hello.", "Hello."], cost_usd=0.01), max_cost_usd=0.1)
+    assert warnings == []

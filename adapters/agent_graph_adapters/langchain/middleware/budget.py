@@ -169,8 +169,10 @@ class _Call:
     """One model call: admitted, reserved, made, settled."""
 
     def __init__(self, budget: BudgetMiddleware, request: ModelRequest[Any], turn: Turn, wait: Wait) -> None:
+        model = budget.models.telling(request.model)
+        request = request if model is request.model else request.override(model=model)
         self.budget, self.request, self.turn, self.wait = budget, request, turn, wait
-        self.governor = budget.models.governor_of(request.model)
+        self.governor = budget.models.governor_of(model)
         self.candidate = self.governor.model
         self.purpose = purpose.get()
         self.kind: Any = "step" if self.purpose is None else self.purpose.kind

@@ -19,7 +19,7 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
 from agent_graph import ConfigError, LimitReached, SqliteStorage, create_production_agent, failpoints
-from agent_graph.testing import ScriptedChatModel
+from agent_graph.testing import Answer, OpenAIServer, ScriptedChatModel, Tokens
 from agent_graph_adapters.langchain import BudgetMiddleware
 from tests.adapters.langchain.middleware.somebodys import PRICES, Died, Metered, calling, calls, numbered
 
@@ -154,6 +154,46 @@ async def test_a_price_that_nobody_knows_is_an_error_before_the_first_call() -> 
     model = ChatOpenAI(model="gpt-nobody-knows", api_key=SecretStr("x"))
     with pytest.raises(ConfigError, match=r'prices=\{"gpt-nobody-knows"'):
         await create_agent(model, [], middleware=[BudgetMiddleware(max_cost_usd=1)]).ainvoke(HELLO)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param({"max_cost_usd": 1}, 1, id="a limit in USD"),
+        pytest.param({"max_cost_usd": 1, "prices": {"scripted": {"input": 0, "output": 0}}}, 0, id="free"),
+        pytest.param({"max_cost_usd": 1, "on_unknown_price": "ignore"}, 0, id="ignored"),
+        pytest.param({"max_tokens": 9_000}, 0, id="another limit"),
+    ],
+)
+async def test_a_limit_that_cannot_hold_for_want_of_a_price_is_said_once(
+    options: dict[str, Any], said: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A graph has no account whose warnings anybody reads: at a server of one's own half a dollar was no limit, and nothing said so."""
+    model = ScriptedChatModel(["Hello."], last_forever=True, usage=(10, 5))
+    agent = create_agent(model, middleware=[BudgetMiddleware(**options)])
+    for _ in range(2):
+        await agent.ainvoke(HELLO)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == said
+    assert all("scripted has no price that is known" in text and "prices={" in text for text in told)
+
+
+@pytest.mark.server
+async def test_a_streamed_reply_is_billed_as_the_provider_bills_it() -> None:
+    """Without usage in the stream, each step was taken for a few cents less than nothing, and the limit was passed many times over."""
+
+    def script(body: Any) -> Answer:
+        if body.get("tool_choice") == "none":
+            return Answer("That is what I know.", tokens=Tokens(100, 50))
+        return Answer("", [{"name": "look", "args": {}}], tokens=Tokens(100, 1_000))
+
+    with OpenAIServer(script, prices={"m": {"input": 1, "output": 4}}) as server:
+        model = ChatOpenAI(model="m", base_url=server.base_url, api_key=SecretStr("k"))
+        budget = BudgetMiddleware(max_cost_usd=0.02, max_steps=20, max_output_tokens=1_000, prices={"m": {"input": 1, "output": 4}})
+        async for _ in create_agent(model, [look], middleware=[budget]).astream(HELLO, stream_mode="messages"):
+            pass
+        assert all(request.body["stream"] for request in server.requests)
+        assert Decimal("0.01") < server.bill_usd <= Decimal("0.02")
 
 
 # -- the other limits ----------------------------------------------------------------------------------------------------------------
