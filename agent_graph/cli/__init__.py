@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-FAILED, UNUSABLE, INTERRUPTED, NOBODY_READS = 1, 2, 130, 141
+UNUSABLE, INTERRUPTED, NOBODY_READS = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from typing import Final, Literal, TypeAlias
 
 from agent_graph.decisions.tools import canonical_json
 
-__all__ = ["Ask", "Failed", "Plan", "Reconcile", "Replay", "Run", "Tell", "call_key", "plan"]
+__all__ = ["ENDS", "Ask", "Failed", "Plan", "Reconcile", "Replay", "Run", "Tell", "call_key", "plan"]
 
 ENDS: Final = frozenset({"succeeded", "failed", "rejected", "cancelled"})
 """States of the journal after which a call is never run again."""

@@ -44,8 +44,6 @@ class Usage:
     """Searches that the provider made for the reply and bills one by one."""
     file_searches: int = 0
     """The same in the caller's stored files."""
-    total_only: bool = False
-    """Only a total was reported. It all stands as output, the dearer side; who has counted the input may move that part."""
     contradiction: str = field(default="", compare=False)
     """What cannot be in the report, "120 cached of 100 input tokens"; the larger figures hold then. "": nothing."""
 
@@ -70,7 +68,10 @@ _TIERS: Final = ("priority_", "flex_")
 
 
 def read_usage(usage: object) -> Usage | None:
-    """Return the usage told by a mapping, by an object that can be read as one, or by a bare total; None where it tells nothing."""
+    """Return the usage told by a mapping, by an object that can be read as one, or by a bare total; None where it tells nothing.
+
+    A bare total stands as output, the dearer side.
+    """
     total = _count(usage)
     table = {"total_tokens": total} if total is not None else _table(usage)
     return _with_details(table) if table else None
@@ -108,7 +109,6 @@ def _with_details(table: Mapping[str, Any]) -> Usage | None:
         audio_output=audio_out,
         web_searches=_first(searches, _SEARCHES),
         file_searches=_first(searches, _FILE_SEARCHES),
-        total_only=not (told_input or told_output),
         contradiction=_contradiction(
             (read + written, "cached", plain_input, "input"),
             (audio_in, "audio", plain_input, "input"),

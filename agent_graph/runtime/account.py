@@ -12,6 +12,7 @@ from dataclasses import asdict
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Literal
 
+from agent_graph.decisions import idempotency
 from agent_graph.decisions.results import make_storable
 from agent_graph.errors import OutcomeUnknown
 from agent_graph.storage.port import JournalRow, LedgerRow, Storage, TurnRow
@@ -34,8 +35,6 @@ __all__ = [
 ]
 
 NANO = 10**9
-ENDED = frozenset({"complete", "failed", "timeout", "closed"})
-OVER = frozenset({"succeeded", "failed", "rejected", "cancelled"})
 
 
 class Totals:
@@ -124,7 +123,7 @@ def call_of(row: JournalRow) -> ToolCall:
 
 def is_over(row: JournalRow) -> bool:
     """Return whether a call has an end: one in doubt has it once the model has been told so."""
-    return row.state in OVER or (row.state == "in_doubt" and (row.error or "").startswith(OutcomeUnknown.__name__))
+    return row.state in idempotency.ENDS or (row.state == "in_doubt" and (row.error or "").startswith(OutcomeUnknown.__name__))
 
 
 def used_s(turn: TurnRow, journal: Sequence[JournalRow], ledger: Sequence[LedgerRow]) -> float:

@@ -45,7 +45,6 @@ __all__ = ["Driver"]
 POLL_S = 0.05
 """How often a waiting caller looks whether the run that it waits for has ended, in seconds."""
 SUPERSTEPS_A_STEP = 5
-OVER = frozenset({"complete", "failed", "timeout", "closed"})
 LIMITS = frozenset({"max_steps", "max_tokens", "max_cost_usd", "timeout_s", "budget"})
 """What `AgentRun.stop_reason` is where a turn ended at a limit."""
 
@@ -120,7 +119,7 @@ class Driver:
     async def _insist_on_a_limit(self, run_id: str) -> None:
         """Raise RunConflict where the run's last turn has ended, but at no limit that could be raised."""
         rows = await self._agent.storage.turns(self._agent.namespace, run_id)
-        if not rows or rows[-1].status not in OVER:
+        if not rows or not rows[-1].has_ended:
             return
         run = await stored_run(self._agent.storage, rows[-1])
         if rows[-1].status not in ("failed", "timeout") or run.stop_reason not in LIMITS:
@@ -243,7 +242,7 @@ class Driver:
         async for mode, chunk in agent.graph.astream(begin, config, **options):
             if asked.relay is not None:
                 asked.relay(mode, chunk)
-        if turn.row.status in OVER:
+        if turn.row.has_ended:
             return []
         newest = await agent.graph.aget_state({"configurable": {"thread_id": turn.key.thread_id}})  # a caller's config may name another
         return [pending_of(waiting.value) for waiting in newest.interrupts]
@@ -282,7 +281,7 @@ class Driver:
 
         Not to be cut short by a second cancellation.
         """
-        if turn.row.status not in OVER:
+        if not turn.row.has_ended:
             turn.refresh()
             with contextlib.suppress(StorageError, NotDurable, LeaseLost):
                 turn.put_turn("stopped", result=False)

@@ -64,7 +64,7 @@ def decide(last: Past | None, request: TurnRequest, *, repeated: Past | None = N
     """
     if request.settles:
         return _settle(last, request)
-    if awaited is not None and _has_ended(awaited.turn):
+    if awaited is not None and awaited.turn.has_ended:
         return Decision(outcome="stored", turn=awaited.turn)
     if repeated is not None:
         if request.input is not None and not repeated.same_input:
@@ -97,7 +97,7 @@ def _settle(last: Past | None, request: TurnRequest) -> Decision:
 
 def _again(seen: Past, request: TurnRequest) -> Decision:
     """The same request once more: its turn, wherever that stands."""
-    if _has_ended(seen.turn):
+    if seen.turn.has_ended:
         return Decision(outcome="stored", turn=seen.turn)
     return _go_on(seen, request)
 
@@ -105,7 +105,7 @@ def _again(seen: Past, request: TurnRequest) -> Decision:
 def _resume(last: Past | None, request: TurnRequest) -> Decision:
     if last is None:
         return Decision(outcome="not_found")
-    if not _has_ended(last.turn):
+    if not last.turn.has_ended:
         return _go_on(last, request)
     if request.reopen and last.turn.status in {"failed", "timeout"}:
         return _take_up(last.turn, request)
@@ -115,7 +115,7 @@ def _resume(last: Past | None, request: TurnRequest) -> Decision:
 
 
 def _same(last: Past, request: TurnRequest) -> Decision:
-    if not _has_ended(last.turn):
+    if not last.turn.has_ended:
         return _go_on(last, request)
     if last.turn.status == "closed" or last.turn.delivered or request.request_id is not None:
         return Decision(outcome="new")  # with a request_id of its own it is another request for the same
@@ -123,7 +123,7 @@ def _same(last: Past, request: TurnRequest) -> Decision:
 
 
 def _other(last: Past, request: TurnRequest, why: str) -> Decision:
-    if _has_ended(last.turn):
+    if last.turn.has_ended:
         return Decision(outcome="new")
     number = last.turn.key.turn
     if last.turn.status == "waiting":
@@ -154,10 +154,6 @@ def _take_up(turn: TurnRow, request: TurnRequest) -> Decision:
 
 def _conflict(turn: TurnRow, reason: str) -> Decision:
     return Decision(outcome="conflict", turn=turn, reason=reason)
-
-
-def _has_ended(turn: TurnRow) -> bool:
-    return turn.status in {"complete", "failed", "timeout", "closed"}
 
 
 def _ended_at_a_shared_limit(turn: TurnRow) -> bool:

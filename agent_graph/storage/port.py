@@ -98,6 +98,11 @@ class TurnRow:
     """Seconds since the epoch."""
     updated_at: float = 0.0
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is over: a new input begins the next turn."""
+        return self.status in {"complete", "failed", "timeout", "closed"}
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
