@@ -32,7 +32,7 @@ from agent_graph.runtime.tools import Tools
 from agent_graph.runtime.turn import Turn, current_turn
 from agent_graph.runtime.vocabulary import exact_counter
 from agent_graph.state import AgentKey
-from agent_graph.storage.location import open_storage
+from agent_graph.storage.opening import open_storage
 from agent_graph.types import AgentRun, Message, ToolCall
 
 if TYPE_CHECKING:

@@ -103,7 +103,8 @@ def _prices(agent: ProductionAgent) -> Iterator[Fact]:
 
 
 def _storage(named: str | None, env: Mapping[str, str]) -> Fact:
-    from agent_graph.storage.location import VARIABLE, open_storage
+    from agent_graph.storage.location import VARIABLE
+    from agent_graph.storage.opening import open_storage
 
     storage = open_storage(named)
     path = Path(storage.location)

@@ -135,7 +135,7 @@ async def _turns(path: str | None, run_id: str) -> list[_Seen]:
 @asynccontextmanager
 async def opened(path: str | None) -> AsyncIterator[Storage]:
     """Open the storage that is there: looking should not leave a folder behind. Raises StorageError where there is none."""
-    from agent_graph.storage.location import open_storage
+    from agent_graph.storage.opening import open_storage
 
     insist_on_storage(path)
     storage = open_storage(path)
@@ -157,7 +157,8 @@ def insist_on_storage(path: str | None) -> None:
 
 def absent_location(path: str | None) -> str | None:
     """Return where the storage would be, if it is not there; None if it is."""
-    from agent_graph.storage.location import VARIABLE, open_storage
+    from agent_graph.storage.location import VARIABLE
+    from agent_graph.storage.opening import open_storage
 
     location = open_storage(path).location  # opens and creates nothing
     named = path is not None or bool(os.environ.get(VARIABLE))

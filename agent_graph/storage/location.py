@@ -16,13 +16,10 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
-from agent_graph.errors import ConfigError
-from agent_graph.storage.port import Redactor, Storage
 from agent_graph.storage.schema import MEMORY
 
-__all__ = ["VARIABLE", "Place", "default_location", "open_storage", "planned_location"]
+__all__ = ["VARIABLE", "Place", "default_location", "planned_location"]
 
 _log = logging.getLogger("agent_graph.storage")
 
@@ -55,32 +52,6 @@ def default_location(cwd: Path, env: Mapping[str, str]) -> tuple[Path, str | Non
         f"Runs are kept in the temporary folder {private} and are lost with it, because neither {here} nor {state} can be written. "
         f"Name a place with ${VARIABLE} or storage=."
     )
-
-
-def open_storage(
-    storage: str | Path | Storage | None,
-    *,
-    durability: Literal["power", "process"] = "power",
-    redact: Redactor | None = None,
-) -> Storage:
-    """Return the storage that `storage` means: a path, ":memory:", a Storage (as it is), or None for the default place.
-
-    Opens and creates nothing; the first use does. `durability` and `redact` apply to a storage that is made here.
-
-    Raises:
-        ConfigError: `storage` is none of these.
-    """
-    from agent_graph.storage.sqlite import SqliteStorage
-
-    if isinstance(storage, Storage):
-        return storage
-    if isinstance(storage, str) and storage == MEMORY:
-        return SqliteStorage(MEMORY, durability=durability, redact=redact)
-    if isinstance(storage, str | Path) and str(storage).strip():
-        return SqliteStorage(_absolute(storage, Path.cwd()), durability=durability, redact=redact)
-    if storage is None:
-        return SqliteStorage(None, durability=durability, redact=redact)
-    raise ConfigError(f"storage: a path, a Storage or None is due, not {storage!r}.")
 
 
 class Place:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent_graph.errors import RunInProgress
-from agent_graph.storage.location import open_storage as opened
+from agent_graph.storage.opening import open_storage as opened
 from agent_graph.storage.port import BudgetAnswer, BudgetCap, Claim, LedgerRow, Row, Storage, TurnKey, TurnRequest, TurnRow
 from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.testing import StorageContract

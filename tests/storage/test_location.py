@@ -13,7 +13,8 @@ import pytest
 
 from agent_graph.errors import ConfigError, StorageError
 from agent_graph.storage import location
-from agent_graph.storage.location import default_location, open_storage
+from agent_graph.storage.location import default_location
+from agent_graph.storage.opening import open_storage
 from agent_graph.storage.sqlite import SqliteStorage
 
 

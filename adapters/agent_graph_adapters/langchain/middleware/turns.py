@@ -32,7 +32,7 @@ from agent_graph.errors import LeaseLost, NotDurable, RunConflict, RunInProgress
 from agent_graph.runtime import lineage
 from agent_graph.runtime.clock import SystemClock
 from agent_graph.runtime.turn import Turn, current_turn
-from agent_graph.storage.location import open_storage
+from agent_graph.storage.opening import open_storage
 from agent_graph.storage.port import Claim, Storage, TurnKey, TurnRequest, TurnRow
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.middleware.both_ways import Wait
