@@ -390,6 +390,18 @@ class ProductionAgent:
         """Return the tokens of `messages`, by the model's own counter where it has one."""
         return self._counter.count(messages, None if turn is None else turn.learned)
 
+    def count_bound(self, turn: Turn, messages: Sequence[Message]) -> int:
+        """Return the tokens that a call which shows `messages` reserves, where they have been made smaller since the last reply."""
+        return self._counter.bound(messages, turn.learned)
+
+    def shrunk(self, turn: Turn, messages: Sequence[Message]) -> None:
+        """Let the counter know that the list has been made smaller."""
+        self._counter.shrunk(turn.learned, messages)
+
+    def size(self, message: Message) -> int:
+        """Return the tokens that one message adds to a list."""
+        return self._counter.size(message)
+
     def count_text(self, text: str) -> int:
         """Return the estimated tokens of a reply's text."""
         return self._counter.count_text(text)

@@ -83,13 +83,14 @@ async def test_a_turn_that_ended_at_a_shared_limit_goes_on_once_the_limit_holds(
     """There was no way on but `add_budget` of nothing."""
     provider, seen, file = Provider(), ListObservability(), tmp_path / "runs.db"
 
-    def look(at: int) -> str:
-        """Look, and find more than was held for the landing."""
-        return "nothing, " * 10_000
+    def rambles(messages: list[BaseMessage], number: int) -> Any:
+        """Says more than was held for the landing, and calls a tool."""
+        reply, tokens = looks_once(messages, number)
+        return (reply.model_copy(update={"content": "Let me see. " * 10_000}) if reply.tool_calls else reply), tokens
 
     def limited(tokens: int) -> ProductionAgent:
         team = Budget("team-a", max_tokens=tokens, per="total")
-        return paid_agent(paid(provider, looks_once), [look], budget=team, storage=file, observability=seen, max_cost_usd=5)
+        return paid_agent(paid(provider, rambles), [look], budget=team, storage=file, observability=seen, max_cost_usd=5)
 
     async with limited(4_000) as agent:
         first = await agent.run("q", "r")

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain.agents.middleware import AgentMiddleware
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import tool
 
-from agent_graph import AgentRun, ConfigError, ProductionAgent, RunConflict, RunInProgress, RunNotFound, create_production_agent
+from agent_graph import (
+    AgentRun,
+    Budget,
+    ConfigError,
+    MessageRole,
+    ProductionAgent,
+    RunConflict,
+    RunInProgress,
+    RunNotFound,
+    create_production_agent,
+)
+from agent_graph.decisions import prompt
 from agent_graph.storage.port import LedgerRow, TurnKey
 from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.testing import FakeClock, ListObservability, ScriptedChatModel
@@ -45,6 +58,75 @@ def agent_of(model: PaidModel, *fallbacks: PaidModel, **options: Any) -> Product
 async def rows_of(agent: ProductionAgent, run: AgentRun) -> list[LedgerRow]:
     [turn, *_] = [row for row in await agent.storage.turns("default", run.run_id) if row.key.turn == run.turn]
     return list(await agent.storage.ledger(turn.key))
+
+
+# -- a landing whose input does not fit ------------------------------------------------------------------------------------------
+
+
+@tool(extras={"idempotent": True})
+def read_all() -> str:
+    """Read far more than was left for a landing."""
+    return "the beginning" + " word" * 15_000 + " the end"
+
+
+class Shown:
+    """A model that reads all, answers in a landing, bills what it was shown, and remembers it."""
+
+    def __init__(self) -> None:
+        self.provider, self.inputs = Provider(), list[list[BaseMessage]]()
+        self.model = scripted(self.provider, self.answer)
+
+    def answer(self, messages: list[BaseMessage]) -> Any:
+        self.inputs.append(messages)
+        return (AIMessage("from the ends") if prompt.LANDING in messages[0].text else tool_call("read_all", len(self.inputs))), 20
+
+    @property
+    def last_result(self) -> str:
+        [result] = [message.text for message in self.inputs[-1] if isinstance(message, ToolMessage)]
+        return result
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        pytest.param({"max_tokens": 6_000}, "max_tokens", id="tokens"),
+        pytest.param({"max_cost_usd": 0.05}, "max_cost_usd", id="money"),
+        pytest.param({"budget": Budget("team", max_tokens=6_000, per="total")}, "budget", id="a shared budget"),
+        pytest.param({"max_tokens": 6_000, "middleware": [AgentMiddleware[Any, Any, Any]()]}, "max_tokens", id="with a hook"),
+    ],
+)
+async def test_a_landing_that_does_not_fit_is_shown_less_of_the_tool_results(options: dict[str, Any], key: str) -> None:
+    """One large result, and a turn that had spent ended without an answer."""
+    world = Shown()
+    prices = {"main": {"input": Decimal(10), "output": Decimal(10)}}
+    agent = create_production_agent(
+        world.model, [read_all], prices=prices, storage=":memory:", max_output_tokens=1_000, **{"max_tokens": None, **options}
+    )
+    run = await agent.run("q", "r")
+    assert (run.status, run.output, run.landed, run.steps) == ("complete", "from the ends", key, 2)
+    assert world.last_result.startswith("the beginning word")
+    assert world.last_result.endswith("word the end")
+    assert "characters were cut" in world.last_result
+    assert 3_000 < len(world.last_result) < 60_000, "as much as fits, or nearly"
+    [said] = [warning for warning in run.warnings if "landing" in warning]
+    assert re.fullmatch(rf"the landing was shown tool results of at most \d+ tokens each: the whole did not fit \({key}: .*\)\.", said)
+    [kept] = [entry.message.content for entry in await agent.history("r") if entry.message.role is MessageRole.TOOL]
+    assert "characters were cut" not in kept, "the turn's own messages stay whole"
+    assert run.tool_calls[0].result == kept
+
+
+async def test_a_landing_on_a_dearer_fallback_is_shown_less_where_it_does_not_fit() -> None:
+    provider, shown = Provider(), Shown()
+    main = scripted(provider, (tool_call("read_all", 1), 20), InternalServerError("down"))
+    prices = {"main": {"input": 1, "output": 1}, "dear": {"input": 50, "output": 50}}
+    shown.model.model_name = "dear"
+    agent = create_production_agent(
+        main, [read_all], fallbacks=[shown.model], prices=prices, max_cost_usd=0.2, clock=FakeClock(auto=True), storage=":memory:",
+        max_output_tokens=1_000,
+    )  # fmt: skip
+    run = await agent.run("q", "r")
+    assert (run.status, run.output, run.landed) == ("complete", "from the ends", "error")
+    assert "characters were cut" in shown.last_result
 
 
 # -- a limit smaller than the first call ------------------------------------------------------------------------------------------

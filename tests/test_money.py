@@ -188,21 +188,33 @@ def test_eight_runs_on_one_named_budget_never_pass_it(events: Any, cents: int, t
     asyncio.run(work())
 
 
-STEPS = st.tuples(st.sampled_from(["tool", "tool", "tool", "answer", "refused"]), TOKENS, st.integers(0, 30))
+STEPS = st.tuples(
+    st.sampled_from(["tool", "tool", "tool", "answer", "refused"]),
+    TOKENS,
+    st.integers(0, 30),
+    st.sampled_from([1, 1, 300, 30_000, 300_000]),
+)
+
+
+@tool(extras={"idempotent": True})
+async def find(words: int) -> str:
+    """Find so many words."""
+    return "word " * words
 
 
 @PROPERTY
-@given(events=st.lists(STEPS, max_size=40), cents=st.integers(10, 300), per=st.sampled_from([0, 1_000]))
+@given(events=st.lists(STEPS, max_size=40), cents=st.integers(10, 300), per=st.sampled_from([0, 200, 1_000]))
 def test_a_run_that_spent_of_a_shared_budget_lands(events: Any, cents: int, per: int, tmp_path_factory: Any) -> None:
     """Of runs that competed for the last of a budget, some spent and then ended without an answer.
 
-    Each call of the provider takes as many ticks of the loop as its event says: the runs come to their reservations in any order.
+    Each call of the provider takes as many ticks of the loop as its event says: the runs come to their reservations in any order. Each
+    result of the tool has as many words: often more than any landing could be shown.
     """
     limit, world = Decimal(cents) / 100, World([], tmp_path_factory.mktemp("world"))
     team, taken = Budget("team-a", max_cost_usd=limit, max_tokens=per * cents or None, per="total"), iter([*events])
 
     def says(messages: list[BaseMessage], number: int) -> Any:
-        what, tokens, ticks = next(taken, ("tool", 900, 3))
+        what, tokens, ticks, found = next(taken, ("tool", 900, 3, 1))
 
         async def late() -> Any:
             for _ in range(ticks):
@@ -210,13 +222,13 @@ def test_a_run_that_spent_of_a_shared_budget_lands(events: Any, cents: int, per:
             if what == "refused":
                 raise InternalServerError("refused")
             ends = what == "answer" or prompt.LANDING in messages[0].text
-            return (AIMessage("done") if ends else tool_call("look", number, text=f"{number}")), tokens
+            return (AIMessage("done") if ends else tool_call("find", number, words=found)), tokens
 
         return late()
 
     async def work() -> None:
         model = PaidModel(model_name="main", provider=world.provider, usd_per_token=Decimal("0.0004"), says=says)
-        agents = [agent_over(world.file, world, model, [look], budget=team, max_cost_usd=None) for _ in range(2)]
+        agents = [agent_over(world.file, world, model, [find], budget=team, max_cost_usd=None) for _ in range(2)]
         runs = await asyncio.gather(*(agents[n % 2].run("q", f"r{n}") for n in range(6)))
         assert world.provider.bill_usd <= limit
         for run in runs:

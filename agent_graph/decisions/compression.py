@@ -14,9 +14,12 @@ never summarised, and kept messages are the very same objects, thinking blocks a
 
 The work needs a model in its middle and decisions may not wait, so it comes in halves:
 
-    chosen = plan(messages, count=count, limit=limit)
+    chosen = plan(messages, count=count, size=size, limit=limit)
     summary = await ask(summary_prompt(chosen.to_summarise, chosen.summary_tokens)) if chosen.to_summarise else None
     result = assemble(chosen, summary, count=count)        # None, or a summary that is no use: a deterministic one instead
+
+The limit is shared with what cannot be made smaller: the system prompt, the definitions of the tools (which `count` counts with every
+list), the task. Parts of "the limit" above are parts of what those leave.
 
 What must stay true: `count` is the model's own counter and is believed, even if it never falls; the result is within the limit
 or `problem` says that it cannot be; it is never larger than what came in; nothing that came in is changed.
@@ -40,6 +43,7 @@ __all__ = [
     "Compressed",
     "Count",
     "Plan",
+    "Size",
     "apply_cuts",
     "assemble",
     "fallback_summary",
@@ -50,7 +54,9 @@ __all__ = [
 ]
 
 Count: TypeAlias = Callable[[list[Message]], int]
-"""Tokens of a message list, by the model's own counter."""
+"""Tokens of a message list, by the model's own counter; what goes with every list (definitions of tools) is in it."""
+Size: TypeAlias = Callable[[Message], int]
+"""Tokens that one message adds to a list."""
 
 TARGET = 0.6
 """Part of the limit that compression aims at, the summary included."""
@@ -97,8 +103,12 @@ class Plan:
     """The list after the cuts."""
     summarised: tuple[int, ...]
     """Indices of those that become the summary, ascending; empty where the cuts are enough, or nothing may be summarised."""
+    target: int
+    """Tokens that are aimed at."""
     summary_tokens: int
     """Tokens that the summary may have."""
+    size: Size
+    """Measures one message."""
 
     @property
     def to_summarise(self) -> list[Message]:
@@ -129,22 +139,31 @@ class Compressed:
     """Why it is still over its limit, or None."""
 
 
-def plan(messages: list[Message], *, count: Count, limit: int, task: int | None = None) -> Plan:
+def plan(messages: list[Message], *, count: Count, size: Size, limit: int, task: int | None = None) -> Plan:
     """Return what is to be cut, summarised and kept so that `messages` comes under `limit` tokens.
 
     `task` is the index of the user message that the turn is about; None: the last user message that is no summary.
     """
     keep = _never_summarised(messages, task)
+    fixed = count([messages[at] for at in sorted(keep)])
+    room = limit - fixed if fixed < limit else limit
     groups = _groups(messages)
     newest = groups[-1].start if groups else 0
     free = [group for group in groups[:-1] if keep.isdisjoint(group)]
-    summary_tokens = min(max(limit // SUMMARY_SHARE, 1), SUMMARY_TOKENS)
+    summary_tokens = min(max(room // SUMMARY_SHARE, 1), SUMMARY_TOKENS)
     chosen = Plan(
-        original=messages, before=count(messages), limit=limit, messages=tuple(messages), summarised=(), summary_tokens=summary_tokens
+        original=messages,
+        before=count(messages),
+        limit=limit,
+        messages=tuple(messages),
+        summarised=(),
+        target=limit - int(room * (1 - TARGET)),
+        summary_tokens=summary_tokens,
+        size=size,
     )
     for share in SHARES:
-        most = max(limit // share, 1)
-        cut = apply_cuts(messages[:newest], count=count, max_tokens=most) + apply_cuts(messages[newest:], count=count, max_tokens=2 * most)
+        most = max(room // share, 1)
+        cut = apply_cuts(messages[:newest], size=size, max_tokens=most) + apply_cuts(messages[newest:], size=size, max_tokens=2 * most)
         chosen = _chosen(replace(chosen, messages=tuple(cut)), free, count)
         reserved = summary_tokens if chosen.summarised else 0
         if count(chosen.with_summary(None)) + reserved <= limit:
@@ -152,11 +171,9 @@ def plan(messages: list[Message], *, count: Count, limit: int, task: int | None 
     return chosen
 
 
-def apply_cuts(messages: Sequence[Message], *, count: Count, max_tokens: int) -> list[Message]:
+def apply_cuts(messages: Sequence[Message], *, size: Size, max_tokens: int) -> list[Message]:
     """Return `messages` with tool results beyond `max_tokens` cut to about that, a mark in their middle; pinned ones stay whole."""
-    return [
-        _cut(message, max_tokens, count) if _role(message) == "tool" and not _flag(message, PINNED) else message for message in messages
-    ]
+    return [_cut(message, max_tokens, size) if _role(message) == "tool" and not _flag(message, PINNED) else message for message in messages]
 
 
 def assemble(chosen: Plan, summary: str | None, *, count: Count) -> Compressed:
@@ -242,13 +259,12 @@ def _chosen(plan: Plan, free: Sequence[range], count: Count) -> Plan:
         gone = free[: len(free) - newest]
         return replace(plan, summarised=tuple(at for group in gone for at in group))
 
-    target = int(plan.limit * TARGET)
-    if count(list(plan.messages)) <= target:
+    if count(list(plan.messages)) <= plan.target:
         return keeping(len(free))
     low, high = 0, max(len(free) - 1, 0)  # rounds that are kept: none is the least, all are too many
     while low < high:
         middle = (low + high + 1) // 2
-        if count(keeping(middle).with_summary(None)) + plan.summary_tokens <= target:
+        if count(keeping(middle).with_summary(None)) + plan.summary_tokens <= plan.target:
             low = middle
         else:
             high = middle - 1
@@ -258,13 +274,13 @@ def _chosen(plan: Plan, free: Sequence[range], count: Count) -> Plan:
 def _results(chosen: Plan, summary: str | None, count: Count) -> Iterator[list[Message]]:
     """Yield what may be the result, the best first: with a summary that is smaller than what it stands for, or without."""
     if chosen.summarised:
-        whole = count(chosen.to_summarise)
+        whole = sum(map(chosen.size, chosen.to_summarise))
         own = fallback_summary(chosen.to_summarise, chosen.summary_tokens - estimate_text(_HEADING))
         left_out = f"{len(chosen.summarised)} earlier messages were left out to save space."
         for text in ((summary or "").strip(), own, left_out):
             heading = "" if text is left_out else _HEADING
-            message = _cut(Message(MessageRole.USER, heading + text, {SUMMARY: True}), chosen.summary_tokens, count)
-            if text and count([message]) < whole:
+            message = _cut(Message(MessageRole.USER, heading + text, {SUMMARY: True}), chosen.summary_tokens, chosen.size)
+            if text and chosen.size(message) < whole:
                 yield chosen.with_summary(message)
     yield list(chosen.messages)
     if chosen.summarised:
@@ -281,14 +297,14 @@ def _problem(tokens: int, chosen: Plan) -> str:
 # --- texts -------------------------------------------------------------------------------------------------------------------
 
 
-def _cut(message: Message, max_tokens: int, count: Count) -> Message:
+def _cut(message: Message, max_tokens: int, size: Size) -> Message:
     """Return `message`, its text cut in the middle until it has `max_tokens`, or as few as cutting brings."""
-    tokens = first = count([message])
+    tokens = first = size(message)
     best, chars = message, len(message.content)
     while tokens > max_tokens and chars > 1:
         chars = min(chars // 2 if tokens >= first else chars, int(chars * max_tokens / tokens)) * 19 // 20  # a little less: the mark
         shorter = Message(message.role, _shortened(message.content, chars), dict(_metadata(message)))
-        tokens = count([shorter])
+        tokens = size(shorter)
         if tokens < first and len(shorter.content) < len(best.content):
             best = shorter
     return best

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias, cast
 from agent_graph.decisions.plain import Json, dumps, plain
 from agent_graph.types import Message
 
-__all__ = ["Anchor", "CountText", "anchored", "estimate_json", "estimate_message", "estimate_messages", "estimate_text"]
+__all__ = ["Anchor", "CountText", "anchored", "bound", "estimate_json", "estimate_message", "estimate_messages", "estimate_text"]
 
 CountText: TypeAlias = Callable[[str], int]
 """Counts the tokens of a text: `estimate_text`, or a tokenizer."""
@@ -146,6 +146,17 @@ def anchored(anchor: Anchor | None, estimated_then: int, estimated_now: int) -> 
         return estimated_now
     ratio = min(max(anchor.real / anchor.estimated, LEAST_RATIO), MOST_RATIO)
     return max(anchor.real + math.ceil((estimated_now - estimated_then) * ratio), math.ceil(estimated_now * LEAST_RATIO))
+
+
+def bound(anchor: Anchor | None, estimated_now: int) -> int:
+    """Return the tokens that a reservation is made for: as `anchored`, but of a list that is shorter than its anchor at least its estimate.
+
+    What was taken out may have been the lighter part, so what is left is not scaled down.
+    """
+    if anchor is None:
+        return estimated_now
+    tokens = anchored(anchor, anchor.estimated, estimated_now)
+    return tokens if estimated_now >= anchor.estimated else max(tokens, estimated_now)
 
 
 def _blocks(metadata: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -7,8 +7,8 @@ settled. Then the pure rails; a verdict that is not Allow, and every rail that w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
@@ -23,11 +23,13 @@ from agent_graph.guardrails import judge
 from agent_graph.nodes import hooked, outcome
 from agent_graph.runtime.compressing import window_of
 from agent_graph.runtime.judging import all_pure, holds_text, may_change_text, rails_at
+from agent_graph.runtime.landing import Shortened, shortened
 from agent_graph.runtime.model_call import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.runtime.transcript import last_reply, text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
 
 if TYPE_CHECKING:
+    from agent_graph.runtime.candidate import Candidate
     from agent_graph.runtime.turn import Turn
     from agent_graph.types import Message
 
@@ -35,6 +37,8 @@ __all__ = ["call_model", "sends"]
 
 Next = Literal["check_budget", "compress", "guard", "run_tool", "finish"]
 
+OF_SIZE = frozenset({"max_tokens", "max_cost_usd", "budget"})
+"""The limits that a call with a smaller input may still keep."""
 LOOKS = 10
 """So often the limits are looked at again for one call, where others took meanwhile what was left."""
 
@@ -88,14 +92,13 @@ def _answered(turn: Turn, state: RunState, shown: RunState) -> Command[Next]:
 async def _called(turn: Turn, state: RunState) -> Command[Next]:
     messages, step = state["messages"], state["step"] + 1
     turn.run.landed = landing = state.get("landing")
-    asked = _input_of(turn, messages, landing)
-    spec, text = turn.conversion.to_spec(asked), _TextRelay(turn, step)
+    asked, text = _input_of(turn, messages, landing), _TextRelay(turn, step)
     for left in reversed(range(LOOKS)):
-        plan = await _before(turn, state, spec)
+        plan = await _before(turn, state, asked)
         if plan.call is None:
             return plan.leave
         try:
-            reply, shown = await _replied(turn, plan.call, asked, spec, text, step=step, landing=landing)
+            reply, shown = await _replied(turn, plan, text, step=step, landing=landing)
         except NotAffordable as error:  # others spent meanwhile what was left: look again
             if not left:
                 return Command(update={"stop": str(error), "landing": landing}, goto="check_budget")
@@ -110,16 +113,15 @@ async def _called(turn: Turn, state: RunState) -> Command[Next]:
     raise AssertionError("unreachable: the last look returns")  # pragma: no cover
 
 
-async def _replied(
-    turn: Turn, call: ModelCall, asked: list[BaseMessage], spec: list[Message], text: _TextRelay, *, step: int, landing: str | None
-) -> tuple[AIMessage, list[Message] | None]:
+async def _replied(turn: Turn, plan: _Plan, text: _TextRelay, *, step: int, landing: str | None) -> tuple[AIMessage, list[Message] | None]:
     """Return a reply, and what the model was shown for it; None where a hook around the call may have shown it something else.
 
     A hook (`middleware=`) may make several calls, each admitted and reserved as one of its own, or none.
     """
-    hook = turn.agent.around_model
+    hook, call, asked = turn.agent.around_model, plan.call, plan.asked
+    assert call is not None, "there is a call to be made"
     if hook is None:
-        return await call.reply(asked, tools=landing is None, text=text.live), spec
+        return await call.reply(asked, tools=landing is None, text=text.live), plan.spec
 
     async def ask(messages: list[BaseMessage]) -> AIMessage:
         made = call
@@ -149,6 +151,11 @@ async def _landed_on_another(
     asked = _input_of(turn, state["messages"], landing)
     count = turn.agent.count(turn, turn.conversion.to_spec(asked))
     again = turn.agent.governor.call(turn, input_tokens=count, step=state["step"] + 1, landing=True, without=tuple(spent))
+    said = await again.admission()
+    less = await _shortened(turn, state, said, without=tuple(spent)) if isinstance(said, Refuse) else None
+    if less is not None and isinstance(said, Refuse):
+        _say_shortened(turn, less, said)
+        again, asked = less.call, less.shown
     try:
         reply = await again.reply(asked, tools=False, text=text.live)
     except (NotAffordable, ModelsFailed, ModelOverflow) as other:
@@ -165,7 +172,12 @@ class _Plan:
 
     leave: Command[Next]
     call: ModelCall | None = None
+    asked: list[BaseMessage] = field(default_factory=list[BaseMessage])
+    """What the model is shown ..."""
+    spec: list[Message] = field(default_factory=list["Message"])
+    """... the same, as the specification has it ..."""
     input_tokens: int = 0
+    """... and the tokens of the whole."""
 
 
 def _input_of(turn: Turn, messages: Sequence[BaseMessage], landing: str | None) -> list[BaseMessage]:
@@ -178,13 +190,13 @@ def _input_of(turn: Turn, messages: Sequence[BaseMessage], landing: str | None) 
     return [turn.system_message(own), *rest]
 
 
-async def _before(turn: Turn, state: RunState, asked: list[Message]) -> _Plan:
-    step = state["step"]
+async def _before(turn: Turn, state: RunState, asked: list[BaseMessage]) -> _Plan:
+    step, spec = state["step"], turn.conversion.to_spec(asked)
     with blamed("_check_budgets"):
         stop = await turn.agent._check_budgets(turn.refresh())
     if not (stop is None or isinstance(stop, str)):
         raise ContractError(f"_check_budgets returned {type(stop).__name__}; None or the violation as a text was due.")
-    count = 0 if stop is not None else turn.agent.count(turn, asked)
+    count = 0 if stop is not None else turn.agent.count(turn, spec)
     over = compression.needed(count, turn.config.compression_threshold, window_of(turn.agent, turn))
     compress = (over or turn.agent.compresses_always) and state.get("compressed_at", -1) != step
     landing, call = state.get("landing"), None
@@ -192,14 +204,32 @@ async def _before(turn: Turn, state: RunState, asked: list[Message]) -> _Plan:
         call = turn.agent.governor.call(turn, input_tokens=count, step=step + 1, landing=landing is not None)
         said = await call.admission()
         if isinstance(said, Refuse):
-            stop = said.text
+            less = await _shortened(turn, state, said)
+            if less is None:
+                stop = said.text
+            elif landing is None:
+                landing = said.key
+            else:
+                _say_shortened(turn, less, said)
+                return _Plan(Command(), less.call, less.shown, less.spec, count)
         elif isinstance(said, Land):
             landing = said.key
     goto = routing.before_model(ended=False, stop=stop, landing=landing, landing_known=state.get("landing") is not None, compress=compress)
     if goto == "call_model":
-        return _Plan(Command(), call, count)
+        return _Plan(Command(), call, asked, spec, count)
     update = {"stop": stop, "landing": landing} if goto == "check_budget" else {}
-    return _Plan(Command(update=update, goto=goto), None, count)
+    return _Plan(Command(update=update, goto=goto))
+
+
+async def _shortened(turn: Turn, state: RunState, refused: Refuse, *, without: Collection[Candidate] = ()) -> Shortened | None:
+    """Return a landing that is shown less of the tool results, where the limits refuse one that is shown all; None if none fits."""
+    if not state["step"] or refused.key not in OF_SIZE:
+        return None
+    return await shortened(turn, _input_of(turn, state["messages"], refused.key), step=state["step"] + 1, without=without)
+
+
+def _say_shortened(turn: Turn, less: Shortened, refused: Refuse) -> None:
+    turn.warn(f"the landing was shown tool results of at most {less.most} tokens each: the whole did not fit ({refused.text}).")
 
 
 def _compress_once(turn: Turn, state: RunState, input_tokens: int, error: ModelOverflow) -> Command[Next]:

@@ -45,6 +45,7 @@ async def _compressed(turn: Turn, state: RunState) -> dict[str, Any]:
     kept = list(repaired([message for message in turn.conversion.to_langchain(after) if not _is_ours(message, turn.system)]))
     for message in kept:
         ensure_id(message)
+    turn.agent.shrunk(turn, after)
     turn.note("compression", {"messages": [len(before), len(after)]}, step=step)
     input_id = messages[state.get("first", 0)].id
     first = next((at for at, message in enumerate(kept) if message.id == input_id), 0)

@@ -32,7 +32,7 @@ async def compressed(agent: Any, messages: list[Message], turn: Turn | None) -> 
     limit = limit_of(agent.config.compression_threshold, window_of(agent, turn))
     if limit is None or count(messages) <= limit:
         return messages
-    chosen = plan(messages, count=count, limit=limit, task=None if turn is None else _task(messages, turn.run.input))
+    chosen = plan(messages, count=count, size=agent.size, limit=limit, task=None if turn is None else _task(messages, turn.run.input))
     summary = None if turn is None or not chosen.to_summarise else await _summary(agent, turn, chosen)
     result = assemble(chosen, summary, count=count)
     if turn is not None and result.problem is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from operator import is_
 from typing import TYPE_CHECKING
 
-from agent_graph.decisions.tokens import Anchor, CountText, anchored, estimate_json, estimate_message, estimate_text
+from agent_graph.decisions.tokens import Anchor, CountText, anchored, bound, estimate_json, estimate_message, estimate_text
 from agent_graph.decisions.tools import ToolSpec
 from agent_graph.errors import ContractError, blamed
 
@@ -60,6 +60,23 @@ class Counter:
         estimated = self._estimated(messages, learned)
         anchor = learned.anchor
         return estimated if anchor is None else anchored(anchor, anchor.estimated, estimated)
+
+    def bound(self, messages: Sequence[Message], learned: Learned) -> int:
+        """Return the tokens that a call which shows `messages` reserves, where they have been made smaller since the last reply."""
+        return self.count(messages, learned) if self._backend is not None else bound(learned.anchor, self._estimated(messages, learned))
+
+    def shrunk(self, learned: Learned, messages: Sequence[Message]) -> None:
+        """Anchor the next counts at `messages`, which has been made smaller since the last reply."""
+        if learned.anchor is not None:
+            estimated = self._estimated(messages, learned)
+            learned.anchor = Anchor(real=bound(learned.anchor, estimated), estimated=estimated)
+
+    def size(self, message: Message) -> int:
+        """Return the tokens that one message adds to a list."""
+        if self._backend is not None:
+            with blamed("llm.count_tokens"):
+                return _checked(self._backend.count_tokens([message]))
+        return estimate_message(message, self._count)
 
     def count_text(self, text: str) -> int:
         """Return the tokens of one reply's text."""

@@ -22,7 +22,7 @@ from agent_graph.decisions.compression import (
     summary_prompt,
 )
 from agent_graph.decisions.pairing import View, repairs
-from agent_graph.decisions.tokens import estimate_messages, estimate_text
+from agent_graph.decisions.tokens import estimate_message, estimate_messages, estimate_text
 from agent_graph.types import Message, MessageRole
 
 Count = Callable[[list[Message]], int]
@@ -53,6 +53,10 @@ def words(messages: list[Message]) -> int:
     return sum(len(message.content.split()) for message in messages)
 
 
+def length(message: Message) -> int:
+    return words([message])
+
+
 def text(n: int) -> str:
     return " ".join(f"w{index}" for index in range(n))
 
@@ -60,7 +64,7 @@ def text(n: int) -> str:
 def compressed(
     messages: list[Message], limit: int, summary: str | None = "in short", count: Count = words, task: int | None = None
 ) -> Compressed:
-    return assemble(plan(messages, count=count, limit=limit, task=task), summary, count=count)
+    return assemble(plan(messages, count=count, size=lambda one: count([one]), limit=limit, task=task), summary, count=count)
 
 
 # --- when ------------------------------------------------------------------------------------------------------------------
@@ -119,7 +123,7 @@ def test_the_oldest_rounds_become_one_summary_and_the_newest_stay_whole() -> Non
 
 def test_an_oversized_result_is_cut_before_anything_is_summarised() -> None:
     messages = [system(), user("look it up"), calls("c1"), result("c1", text(1_000)), calls("c2"), result("c2", text(20))]
-    chosen = plan(messages, count=words, limit=400)
+    chosen = plan(messages, count=words, size=length, limit=400)
     assert chosen.to_summarise == []
     shorter = assemble(chosen, None, count=words)
     assert shorter.problem is None
@@ -176,7 +180,7 @@ def test_the_task_is_the_last_user_message_unless_it_is_told() -> None:
 def test_an_older_summary_is_neither_task_nor_kept_but_part_of_the_next_one() -> None:
     earlier = user("Summary: the sky is blue.", summary=True)
     messages = [earlier, says(text(100)), calls("c"), result("c", text(10))]
-    chosen = plan(messages, count=words, limit=60)
+    chosen = plan(messages, count=words, size=length, limit=60)
     assert earlier in chosen.to_summarise
 
 
@@ -332,13 +336,13 @@ def test_the_question_keeps_within_its_room() -> None:
     ids=["within", "pinned", "reply", "user", "system"],
 )
 def test_only_oversized_results_that_are_not_pinned_are_cut(spared: Message) -> None:
-    assert apply_cuts([spared], count=words, max_tokens=100)[0] is spared
+    assert apply_cuts([spared], size=length, max_tokens=100)[0] is spared
 
 
 @given(content=st.text(max_size=3_000), max_tokens=st.integers(1, 200))
 def test_a_cut_result_is_never_larger(content: str, max_tokens: int) -> None:
     message = result("c", content)
-    cut = apply_cuts([message], count=estimate_messages, max_tokens=max_tokens)[0]
+    cut = apply_cuts([message], size=estimate_message, max_tokens=max_tokens)[0]
     assert estimate_messages([cut]) <= estimate_messages([message])
     assert len(cut.content) <= len(content)
 
@@ -411,3 +415,22 @@ def test_compression_keeps_its_promises(messages: list[Message], limit: int, sum
     order = [places[id(message)] for message in kept if id(message) in places]
     assert order == sorted(order), "what is kept stays in order"
     assert sum(bool(message.metadata.get("summary")) for message in kept) <= 1
+
+
+# --- beside what cannot be made smaller --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("definitions", [0, 300, 3_000])
+def test_what_goes_with_every_list_takes_nothing_from_a_summary_or_a_result(definitions: int) -> None:
+    """Thirty tools' definitions were counted with each single message: summaries and results were cut to nothing."""
+
+    def count(messages: list[Message]) -> int:
+        return definitions + words(messages)
+
+    rounds = [message for at in range(6) for message in (calls(f"c{at}"), result(f"c{at}", text(100)))]
+    messages = [system(), user("the task"), *rounds]
+    chosen = plan(messages, count=count, size=length, limit=definitions + 400)
+    shorter = assemble(chosen, text(60), count=count)
+    assert shorter.problem is None
+    assert [length(message) for message in shorter.messages if message.metadata.get("summary")] == [60 + 5]
+    assert [length(message) for message in shorter.messages if message.role is MessageRole.TOOL] == [56, 100]

@@ -15,6 +15,7 @@ from agent_graph.decisions.tokens import (
     MESSAGE_TOKENS,
     Anchor,
     anchored,
+    bound,
     estimate_json,
     estimate_message,
     estimate_messages,
@@ -177,6 +178,20 @@ def test_arguments_that_have_no_json_are_counted_too() -> None:
 )
 def test_anchored(anchor: Anchor | None, then: int, now: int, tokens: int) -> None:
     assert anchored(anchor, then, now) == tokens
+
+
+@pytest.mark.parametrize(
+    ("anchor", "now", "tokens"),
+    [
+        pytest.param(None, 100, 100, id="no anchor"),
+        pytest.param(Anchor(real=600, estimated=1_000), 1_100, 660, id="a longer list is scaled"),
+        pytest.param(Anchor(real=600, estimated=1_000), 1_000, 600, id="the same list is what it was"),
+        pytest.param(Anchor(real=600, estimated=1_000), 400, 400, id="what went may have been the lighter part"),
+        pytest.param(Anchor(real=2_000, estimated=1_000), 400, 800, id="a denser one stays as dense"),
+    ],
+)
+def test_what_is_reserved_of_a_list_that_was_made_smaller(anchor: Anchor | None, now: int, tokens: int) -> None:
+    assert bound(anchor, now) == tokens
 
 
 @given(real=st.integers(1, 10**6), estimated=st.integers(1, 10**6), more=st.integers(0, 10**6), later=st.integers(0, 10**6))

@@ -35,7 +35,7 @@ from agent_graph.config import AgentConfig
 from agent_graph.decisions.budget import Admission, Land, Limits, Normal, Refuse, admit
 from agent_graph.decisions.prompt import LANDING
 from agent_graph.decisions.retry import classify
-from agent_graph.decisions.tokens import Anchor, anchored, estimate_text
+from agent_graph.decisions.tokens import Anchor, bound, estimate_text
 from agent_graph.errors import ConfigError, LimitReached, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.deadline import Expired
@@ -178,7 +178,7 @@ class _Call:
         self.kind: Any = "step" if self.purpose is None else self.purpose.kind
         self.estimated = tokens_of(request, input_of(request), self.candidate)
         anchor = None if self.candidate.backend is not None or self.purpose is not None else turn.learned.anchor
-        self.input_tokens = self.estimated if anchor is None else anchored(anchor, anchor.estimated, self.estimated)
+        self.input_tokens = bound(anchor, self.estimated)
 
     async def answered(self, handler: Callable[[ModelRequest[Any]], Awaitable[Any]]) -> ModelResponse[Any]:
         """Return the response, or a reply that says which limit admits no further call."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, NotRequired
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
@@ -126,16 +125,6 @@ def _shown(request: ModelRequest[Any]) -> list[Any]:
     return messages if at is None else [*kept["messages"], *messages[at + 1 :]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Count:
-    """Counts as the model's backend does, else by estimate."""
-
-    counter: Counter
-
-    def __call__(self, messages: list[Message]) -> int:
-        return self.counter.count(messages, None)
-
-
 class _Call:
     """One model call whose list may be made shorter."""
 
@@ -143,12 +132,15 @@ class _Call:
         self.middleware, self.request, self.handler = middleware, request, handler
         self.candidate: Candidate = middleware.models.governor_of(request.model).model
         self.conversion = Conversion()
-        self.counted = _Count(Counter(self.candidate.backend, ()))
+        self.counter = Counter(self.candidate.backend, ())
         self.definitions = 0 if self.candidate.backend is not None else definitions_tokens(request)
 
     def count(self, messages: Sequence[BaseMessage]) -> int:
         """Return the tokens of what the model is shown: system prompt, messages, tools."""
-        return self.counted(self.conversion.to_spec([*self._system(), *messages])) + self.definitions
+        return self._counted(self.conversion.to_spec([*self._system(), *messages])) + self.definitions
+
+    def _counted(self, messages: list[Message]) -> int:
+        return self.counter.count(messages, None)
 
     def _system(self) -> list[BaseMessage]:
         return [] if self.request.system_message is None else [self.request.system_message]
@@ -159,9 +151,9 @@ class _Call:
             return messages
         specs = self.conversion.to_spec([*self._system(), *messages])
         room = max(1, limit - self.definitions)
-        chosen = plan(specs, count=self.counted, limit=room, task=self._task(messages))
+        chosen = plan(specs, count=self._counted, size=self.counter.size, limit=room, task=self._task(messages))
         summary = await self._summary(chosen) if chosen.to_summarise else None
-        result = assemble(chosen, summary, count=self.counted)
+        result = assemble(chosen, summary, count=self._counted)
         if result.problem is not None:
             logger.warning("%s", result.problem)
         if result.messages is specs:
