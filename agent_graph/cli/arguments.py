@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 
 from agent_graph.errors import ConfigError
 
-__all__ = ["limits_of", "parse", "storage_option", "turn_options"]
+__all__ = ["limits_of", "parse", "place_options", "turn_options"]
+
+NAMESPACE = "default"
 
 _EPILOG = """\
 Without a key in the environment a small offline model answers, labelled as such: the loop, the limits and the storage
@@ -41,19 +43,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def limits_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the limits that were typed, under the names that `AgentConfig` gives them; "none" is None: no limit."""
-    names = ("max_steps", "max_cost_usd", "timeout_s")
+    names = ("max_steps", "max_tokens", "max_cost_usd", "timeout_s")
     return {name: value[0] for name in names if (value := getattr(arguments, name)) is not None}
 
 
-def storage_option(arguments: argparse.Namespace) -> list[str]:
-    """Return the option that leads to the same storage again; nothing where none was named."""
-    return [] if arguments.storage is None else ["--storage", arguments.storage]
+def place_options(arguments: argparse.Namespace) -> list[str]:
+    """Return the options that lead to the same storage and namespace again; nothing where none was named."""
+    storage = [] if arguments.storage is None else ["--storage", arguments.storage]
+    return storage + ([] if arguments.namespace == NAMESPACE else ["--namespace", arguments.namespace])
 
 
 def turn_options(arguments: argparse.Namespace) -> list[str]:
     """Return the options of a turn as they were typed: what goes on with it should go on under the same."""
-    options = storage_option(arguments)
-    for name in ("model", "tools", "max_steps", "max_cost_usd", "timeout_s"):
+    options = place_options(arguments)
+    for name in ("model", "tools", "max_steps", "max_tokens", "max_cost_usd", "timeout_s"):
         value = getattr(arguments, name)
         if value is not None:
             text = str(value[0] if isinstance(value, tuple) else value)
@@ -179,6 +182,7 @@ def _add_agent_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tools", metavar="MODULE:NAME", help="a list of tools instead of the three demo tools")
     command.add_argument("--live", action="store_true", help="let the demo weather tool ask a weather service on the internet")
     command.add_argument("--max-steps", type=_limit(int), metavar="N", help="model replies of the turn")
+    command.add_argument("--max-tokens", type=_limit(int), metavar="N", help="input and output tokens of the turn")
     command.add_argument("--max-cost-usd", type=_limit(Decimal), metavar="USD", help="spend no more than this on the turn")
     command.add_argument("--timeout-s", type=_limit(float), metavar="SECONDS", help="working time of the turn")
     _add_common_options(command)
@@ -186,6 +190,9 @@ def _add_agent_options(command: argparse.ArgumentParser) -> None:
 
 def _add_common_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--storage", metavar="PATH", help="default $AGENT_GRAPH_STORAGE, else ./.agent_graph/runs.db")
+    command.add_argument(
+        "--namespace", default=NAMESPACE, metavar="NAME", help='of an agent that was given one; "create_agent" for what middleware wrote'
+    )
     command.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 

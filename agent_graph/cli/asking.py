@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias, cast
 
 from agent_graph.cli import words
-from agent_graph.cli.arguments import limits_of, storage_option, turn_options
+from agent_graph.cli.arguments import limits_of, place_options, turn_options
 from agent_graph.cli.looking import insist_on_storage, unpriced
 from agent_graph.cli.view import QuietView, View, make_view
 from agent_graph.config import AgentConfig, validate_run_id
@@ -175,7 +175,7 @@ def _report(run: AgentRun, turn: _Turn, arguments: Namespace, location: str) -> 
         lines += [words.printable(run.output), ""]
     lines += words.account(run, unpriced=turn.unpriced)
     lines += words.to_settle(run, turn_options(arguments))
-    lines += [f"kept in {_near(location)}; see it again: {words.command_line('show', run.run_id, storage_option(arguments))}"]
+    lines += [f"kept in {_near(location)}; see it again: {words.command_line('show', run.run_id, place_options(arguments))}"]
     return lines
 
 
@@ -208,7 +208,7 @@ def agent_of(arguments: Namespace) -> ProductionAgent:
     from agent_graph.agent import create_production_agent
 
     tools = _demo_tools(arguments.live) if arguments.tools is None else _tools_named(arguments.tools)
-    return create_production_agent(arguments.model, tools, storage=arguments.storage, **limits_of(arguments))
+    return create_production_agent(arguments.model, tools, storage=arguments.storage, namespace=arguments.namespace, **limits_of(arguments))
 
 
 def _demo_tools(live: bool) -> list[Any]:

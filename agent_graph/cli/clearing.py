@@ -7,12 +7,10 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 
 from agent_graph.cli import words
-from agent_graph.cli.looking import NAMESPACE, opened
+from agent_graph.cli.looking import opened, unknown
 from agent_graph.config import cutoff, validate_run_id
-from agent_graph.errors import RunNotFound
 
 __all__ = ["delete", "prune"]
 
@@ -20,21 +18,21 @@ __all__ = ["delete", "prune"]
 def delete(arguments: Namespace) -> int:
     """Delete everything of one run."""
     run_id = validate_run_id(arguments.run_id)
-    asyncio.run(_delete(arguments.storage, run_id))
+    asyncio.run(_delete(arguments, run_id))
     print(json.dumps({"deleted": [run_id]}, ensure_ascii=False) if arguments.json else f"deleted {words.printable(run_id)}")
     return 0
 
 
-async def _delete(path: str | None, run_id: str) -> None:
-    async with opened(path) as storage:
-        if not await storage.turns(NAMESPACE, run_id):
-            raise RunNotFound(f"No run {run_id!r} is in the storage. `agent-graph runs` lists those that are.", run_id=run_id)
-        await storage.delete(NAMESPACE, run_id)
+async def _delete(arguments: Namespace, run_id: str) -> None:
+    async with opened(arguments.storage) as storage:
+        if not await storage.turns(arguments.namespace, run_id):
+            raise unknown(run_id, arguments)
+        await storage.delete(arguments.namespace, run_id)
 
 
 def prune(arguments: Namespace) -> int:
     """Delete the runs that are over and were last touched before `--older-than`."""
-    deleted = asyncio.run(_prune(arguments.storage, arguments.older_than))
+    deleted = asyncio.run(_prune(arguments))
     if arguments.json:
         print(json.dumps({"deleted": deleted}, ensure_ascii=False))
     else:
@@ -42,7 +40,7 @@ def prune(arguments: Namespace) -> int:
     return 0
 
 
-async def _prune(path: str | None, older_than: timedelta | datetime) -> Sequence[str]:
-    before = cutoff(older_than, time.time())
-    async with opened(path) as storage:
-        return [run_id for _, run_id in await storage.prune(before=before, namespace=NAMESPACE)]
+async def _prune(arguments: Namespace) -> Sequence[str]:
+    before = cutoff(arguments.older_than, time.time())
+    async with opened(arguments.storage) as storage:
+        return [run_id for _, run_id in await storage.prune(before=before, namespace=arguments.namespace)]

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent_graph.cli import words
-from agent_graph.cli.arguments import storage_option
+from agent_graph.cli.arguments import place_options
 from agent_graph.config import validate_run_id
 from agent_graph.errors import RunNotFound, StorageError
 from agent_graph.runtime.account import stored_run, to_json
@@ -28,10 +30,12 @@ from agent_graph.types import AgentRun
 if TYPE_CHECKING:
     from agent_graph.storage.port import LedgerRow, Storage, TurnRow
 
-__all__ = ["NAMESPACE", "insist_on_storage", "opened", "runs", "show", "unpriced"]
+__all__ = ["insist_on_storage", "opened", "runs", "show", "unknown", "unpriced"]
 
-NAMESPACE = "default"
 UNFINISHED = ("running", "stopped")
+MOST_RUN_ID = 255
+MOST_LOOKED_AT = 1_000
+"""Runs that are looked through for other namespaces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +54,16 @@ class _Seen:
 
 
 def runs(arguments: Namespace) -> int:
-    """List the runs, newest first."""
-    seen = asyncio.run(_newest(arguments.storage, arguments.limit))
+    """List the runs, newest first, each by its newest turn."""
+    seen, elsewhere = asyncio.run(_newest(arguments))
     if arguments.json:
         print(json.dumps([_as_json(turn) for turn in seen], ensure_ascii=False))
     elif seen:
         print("\n".join(words.table([_HEAD, *(_row(turn, time.time()) for turn in seen)])))
+        if any(turn.row.parent is not None for turn in seen):
+            print("\nwhat a sub-agent's run (parent/...) cost is in its parent's cost too")
+    elif elsewhere:
+        print(f"no runs in the namespace {arguments.namespace!r}; there are some in others: --namespace {', '.join(elsewhere)}")
     else:
         print('no runs yet; the first: agent-graph run "What is the weather in Paris?"')
     return 0
@@ -68,7 +76,7 @@ def _row(turn: _Seen, now: float) -> tuple[str, ...]:
     run = turn.run
     cost = words.money(run.total_cost_usd, unpriced=turn.unpriced and not run.total_cost_usd)
     return (
-        words.one_line(run.run_id, 40),
+        words.one_line(run.run_id, MOST_RUN_ID),  # a name that is cut cannot be typed
         str(run.turn),
         turn.status,
         str(run.steps),
@@ -81,18 +89,41 @@ def _row(turn: _Seen, now: float) -> tuple[str, ...]:
 def show(arguments: Namespace) -> int:
     """Show every turn of one run."""
     run_id = validate_run_id(arguments.run_id)
-    turns = asyncio.run(_turns(arguments.storage, run_id))
+    turns = asyncio.run(_turns(arguments, run_id))
     if not turns:
-        raise RunNotFound(f"No run {run_id!r} is in the storage. `agent-graph runs` lists those that are.", run_id=run_id)
+        raise unknown(run_id, arguments)
     if arguments.json:
         print(json.dumps({"run_id": run_id, "turns": [_as_json(turn) for turn in turns]}, ensure_ascii=False))
     else:
         print("\n\n".join("\n".join(_described(turn, len(turns), time.time())) for turn in turns))
+        if len(turns) > 1:
+            print(f"\nin all: {_total(turns)}")
         if turns[-1].status in UNFINISHED:
-            print(f"\ngo on with it: {words.command_line('resume', run_id, storage_option(arguments))}")
-        for line in words.to_settle(turns[-1].run, storage_option(arguments)):
+            print(f"\ngo on with it: {words.command_line('resume', run_id, place_options(arguments))}")
+        for line in words.to_settle(turns[-1].run, place_options(arguments)):
             print(line)
     return 0
+
+
+def unknown(run_id: str, arguments: Namespace) -> RunNotFound:
+    """Return the error for a run that is not there."""
+    command = shlex.join(["agent-graph", "runs", *place_options(arguments)])
+    return RunNotFound(f"No run {run_id!r} is in the storage. `{command}` lists those that are.", run_id=run_id)
+
+
+def _total(turns: Sequence[_Seen]) -> str:
+    runs = [turn.run for turn in turns]
+    parts = [
+        words.counted(len(runs), "turn"),
+        words.counted(sum(run.steps for run in runs), "step"),
+        words.counted(sum(run.total_tokens for run in runs), "token"),
+        words.money(
+            sum(Decimal(str(run.total_cost_usd)) for run in runs),
+            unpriced=any(turn.unpriced for turn in turns),
+            uncertain_usd=sum(Decimal(str(run.cost_uncertain_usd)) for run in runs),
+        ),
+    ]
+    return ", ".join(parts)
 
 
 def _described(turn: _Seen, of: int, now: float) -> list[str]:
@@ -120,16 +151,20 @@ def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-async def _newest(path: str | None, limit: int) -> list[_Seen]:
+async def _newest(arguments: Namespace) -> tuple[list[_Seen], list[str]]:
+    """Return the runs of the namespace; where it has none, the namespaces that have."""
+    path = arguments.storage
     if path is None and absent_location(path) is not None:
-        return []
+        return [], []
     async with opened(path) as storage:
-        return [await _seen(storage, row) for row in await storage.runs(NAMESPACE, limit=limit)]
+        seen = [await _seen(storage, row) for row in await storage.runs(arguments.namespace, limit=arguments.limit)]
+        others = [] if seen else await storage.runs(None, limit=MOST_LOOKED_AT)
+        return seen, sorted({row.key.namespace for row in others})
 
 
-async def _turns(path: str | None, run_id: str) -> list[_Seen]:
-    async with opened(path) as storage:
-        return [await _seen(storage, row) for row in await storage.turns(NAMESPACE, run_id)]
+async def _turns(arguments: Namespace, run_id: str) -> list[_Seen]:
+    async with opened(arguments.storage) as storage:
+        return [await _seen(storage, row) for row in await storage.turns(arguments.namespace, run_id)]
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ _SPOKEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\bforce=True", "--force"),
     (r"\bUse None for no limit", '"none" is no limit'),
     (r"\badd_budget\b", "--add-budget"),
-    (r"^(max_steps|max_cost_usd|timeout_s|older_than|tools): ", lambda found: f"--{found[1].replace('_', '-')}: "),
+    (r"^(max_steps|max_tokens|max_cost_usd|timeout_s|older_than|tools|namespace): ", lambda found: f"--{found[1].replace('_', '-')}: "),
     (r"\bor storage=", "or --storage"),
     (r", or on_unknown_price='warn'\.?$", " in a program; the command takes none, so leave --max-cost-usd out or take another --model."),
 )

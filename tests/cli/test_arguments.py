@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent_graph.cli.arguments import limits_of, parse
+from agent_graph.cli.arguments import limits_of, parse, turn_options
 from agent_graph.errors import ConfigError
 
 
@@ -16,6 +16,7 @@ from agent_graph.errors import ConfigError
     [
         pytest.param([], {}, id="nothing typed, nothing set: the agent's defaults stay defaults"),
         pytest.param(["--max-steps", "3"], {"max_steps": 3}, id="steps"),
+        pytest.param(["--max-tokens", "9000"], {"max_tokens": 9_000}, id="tokens: all that limits a model without a price"),
         pytest.param(["--max-cost-usd", "0.05"], {"max_cost_usd": Decimal("0.05")}, id="five cents exactly"),
         pytest.param(["--timeout-s", "1.5"], {"timeout_s": 1.5}, id="seconds"),
         pytest.param(["--max-cost-usd", "none"], {"max_cost_usd": None}, id="no limit"),
@@ -51,3 +52,9 @@ def test_what_cannot_be_understood_is_a_config_error_with_the_usage(argv: list[s
 def test_a_question_may_be_a_dash_and_a_run_id_may_begin_with_one() -> None:
     assert parse(["run", "-"]).question == "-"
     assert parse(["show", "--storage", "x.db", "--", "-r"]).run_id == "-r"
+
+
+def test_what_is_to_be_typed_next_has_the_options_of_the_turn() -> None:
+    options = ["--storage", "x.db", "--namespace", "n", "--max-steps", "3", "--max-tokens", "9000", "--timeout-s", "none"]
+    assert turn_options(parse(["run", "hello", *options])) == options
+    assert turn_options(parse(["run", "hello"])) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from agent_graph import AgentRun, Ask, create_production_agent, guardrail
 from agent_graph.cli import main
 from agent_graph.decisions.prices import price_line
+from agent_graph.testing import ScriptedChatModel, call
 from agent_graph_adapters.offline import LABEL, demo_tools
 
 PARIS = "What is the weather in Paris?"
@@ -191,12 +193,14 @@ def test_show_tells_the_turns(command: Command) -> None:
     command("run", "What is 17 * 23?", "--run-id", "r1")
     code, out, _ = command("show", "r1")
     assert code == 0
-    first, second = out.split("\n\n")
+    first, second, total = out.split("\n\n")
     assert first.startswith("turn 1 of 2, complete, ")
     assert f"> {PARIS}\n" in first
     assert '  weather(city="Paris")\n    in ' in first
     assert "complete: 2 steps" in first
     assert 'calculator(expression="17 * 23")' in second
+    spent = [turn["total_tokens"] for turn in json.loads(command("show", "r1", "--json")[1])["turns"]]
+    assert total == f"in all: 2 turns, 4 steps, {sum(spent):,} tokens, $0.00\n", "what a conversation cost stood nowhere"
 
 
 def test_show_as_json(command: Command) -> None:
@@ -259,3 +263,38 @@ def test_a_turn_that_ended_at_a_limit_goes_on_with_more(command: Command) -> Non
     assert (code, run["status"], run["turn"], run["steps"]) == (0, "complete", 1, 2), err
     code, _, err = command("resume", "r1", "--add-budget", "max_steps=5")
     assert (code, "at no limit" in err) == (2, True)
+
+
+# -- whose money it was -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_namespace_is_looked_into_by_its_name(command: Command) -> None:
+    """What middleware and tenants' agents had spent could not be seen: the command knew one namespace, and said "no runs yet"."""
+    command("run", PARIS, "--run-id", "r1", "--namespace", "tenant")
+    assert command("runs")[1] == "no runs in the namespace 'default'; there are some in others: --namespace tenant\n"
+    assert "r1" in command("runs", "--namespace", "tenant")[1]
+    code, _, err = command("show", "--namespace", "tenant", "r2")
+    assert (code, "`agent-graph runs --namespace tenant` lists those that are." in err) == (2, True)
+    code, out, _ = command("resume", "--namespace", "tenant", "r1")
+    assert (code, "see it again: agent-graph show --namespace tenant r1" in out) == (0, True)
+    assert command("prune", "--older-than", "0s")[1] == "deleted 0 runs\n"
+    assert command("delete", "r1")[0] == 2
+    assert command("delete", "--namespace", "tenant", "r1")[1] == "deleted r1\n"
+
+
+def test_what_a_sub_agent_spent_is_said_to_be_in_its_parents_cost(command: Command) -> None:
+    """Its run stood in the list like any other, under a name that was cut: the costs added up to more than was spent."""
+    research = create_production_agent("offline", name="research")
+
+    async def ask(question: str) -> str:
+        """Ask another agent."""
+        return str((await research.run(question)).output)
+
+    lead = create_production_agent(ScriptedChatModel([call("ask", question="What is 2 + 3?"), "5."]), [ask])
+    lead.run_sync("What is 2 + 3?", "a-name-of-some-length")
+    out = command("runs")[1]
+    [child] = [row.key.run_id for row in asyncio.run(lead.runs()) if row.parent is not None]
+    assert len(child) > 40
+    assert child in out
+    assert out.endswith("what a sub-agent's run (parent/...) cost is in its parent's cost too\n")
+    assert "sub-agent" not in command("runs", "--namespace", "other")[1]
