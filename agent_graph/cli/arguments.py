@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_resolve(commands)
     _add_runs(commands)
     _add_show(commands)
+    _add_budgets(commands)
     _add_delete(commands)
     _add_prune(commands)
     _add_doctor(commands)
@@ -137,7 +138,7 @@ def _add_force(command: argparse.ArgumentParser) -> None:
 
 
 def _add_runs(commands: Any) -> None:
-    command = commands.add_parser("runs", help="list the runs in the storage, newest first")
+    command = commands.add_parser("runs", help="list the runs in the storage, newest first, each by its newest turn")
     command.add_argument("--limit", type=_positive, default=20, metavar="N", help="at most N runs (default 20)")
     _add_common_options(command)
 
@@ -145,6 +146,11 @@ def _add_runs(commands: Any) -> None:
 def _add_show(commands: Any) -> None:
     command = commands.add_parser("show", help="show the turns of a run: questions, tool calls, answers, cost")
     command.add_argument("run_id", metavar="RUN_ID")
+    _add_common_options(command)
+
+
+def _add_budgets(commands: Any) -> None:
+    command = commands.add_parser("budgets", help="list the shared budgets, and what counts in each: spent, reserved, of unknown end")
     _add_common_options(command)
 
 

@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "resolve": asking.resolve,
     "runs": looking.runs,
     "show": looking.show,
+    "budgets": looking.budgets,
     "delete": clearing.delete,
     "prune": clearing.prune,
     "doctor": checking.doctor,

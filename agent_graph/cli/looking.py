@@ -1,4 +1,4 @@
-"""`runs` and `show`: what is in the storage. No model is chosen, no graph built, no storage made where none is.
+"""`runs`, `show` and `budgets`: what is in the storage. No model is chosen, no graph built, no storage made where none is.
 
 A file that was named and is not there is a mistake, and said to be one: `prune` on a misspelt path would otherwise tell every night
 that it had deleted nothing.
@@ -24,13 +24,13 @@ from agent_graph.cli import words
 from agent_graph.cli.arguments import place_options
 from agent_graph.config import validate_run_id
 from agent_graph.errors import RunNotFound, StorageError
-from agent_graph.runtime.account import stored_run, to_json
+from agent_graph.runtime.account import stored_run, to_json, usd
 from agent_graph.types import AgentRun
 
 if TYPE_CHECKING:
-    from agent_graph.storage.port import LedgerRow, Storage, TurnRow
+    from agent_graph.storage.port import BudgetUse, Charge, LedgerRow, Storage, TurnRow
 
-__all__ = ["insist_on_storage", "opened", "runs", "show", "unknown", "unpriced"]
+__all__ = ["budgets", "insist_on_storage", "opened", "runs", "show", "unknown", "unpriced"]
 
 UNFINISHED = ("running", "stopped")
 MOST_RUN_ID = 255
@@ -105,6 +105,27 @@ def show(arguments: Namespace) -> int:
     return 0
 
 
+def budgets(arguments: Namespace) -> int:
+    """List the shared budgets. How much each may hold is not known here: the programs say it that name them."""
+    found = asyncio.run(_budgets(arguments))
+    if arguments.json:
+        print(json.dumps([_budget_as_json(charge, use) for charge, use in found], ensure_ascii=False))
+    elif found:
+        rows = [(words.one_line(charge.budget, MOST_RUN_ID), charge.period or "total", *_amounts(use)) for charge, use in found]
+        print("\n".join(words.table([("BUDGET", "PERIOD", "COST", "TOKENS"), *rows])))
+    else:
+        print("no shared budget was ever used here; an agent shares one by budget=Budget(...): docs/budgets.md")
+    return 0
+
+
+def _amounts(use: BudgetUse) -> tuple[str, str]:
+    return words.money(usd(use.nusd)), f"{use.tokens:,}"
+
+
+def _budget_as_json(charge: Charge, use: BudgetUse) -> dict[str, Any]:
+    return {"budget": charge.budget, "period": charge.period or "total", "cost_usd": float(usd(use.nusd)), "tokens": use.tokens}
+
+
 def unknown(run_id: str, arguments: Namespace) -> RunNotFound:
     """Return the error for a run that is not there."""
     command = shlex.join(["agent-graph", "runs", *place_options(arguments)])
@@ -160,6 +181,13 @@ async def _newest(arguments: Namespace) -> tuple[list[_Seen], list[str]]:
         seen = [await _seen(storage, row) for row in await storage.runs(arguments.namespace, limit=arguments.limit)]
         others = [] if seen else await storage.runs(None, limit=MOST_LOOKED_AT)
         return seen, sorted({row.key.namespace for row in others})
+
+
+async def _budgets(arguments: Namespace) -> Sequence[tuple[Charge, BudgetUse]]:
+    if arguments.storage is None and absent_location(None) is not None:
+        return []
+    async with opened(arguments.storage) as storage:
+        return await storage.budgets(arguments.namespace)
 
 
 async def _turns(arguments: Namespace, run_id: str) -> list[_Seen]:

@@ -6,7 +6,7 @@ write at a time, so "does it still fit" and "it is reserved" are one step, whoev
 it is: the money is spent. What was held for a landing and not spent is given back: by the turn itself, or where a dead one is closed or
 deleted.
 
-Each function here runs in the writer's thread (`use` in a reader's), inside its transaction, and depends on the database alone.
+Each function here runs in the writer's thread (`use` and `uses` in a reader's), inside its transaction, and depends on the database alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import replace
 from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, Charge, LedgerRow, Redactor
 from agent_graph.storage.rows import LEDGER_COLUMNS, read_ledger, statement
 
-__all__ = ["book", "give_back", "reserve", "use"]
+__all__ = ["book", "give_back", "reserve", "use", "uses"]
 
 _MOVE = (
     "INSERT INTO ag_budgets (namespace, budget, period, nusd, tokens) VALUES (?, ?, ?, ?, ?) "
@@ -58,6 +58,13 @@ def use(connection: sqlite3.Connection, charge: Charge) -> BudgetUse:
     sql = "SELECT nusd, tokens FROM ag_budgets WHERE namespace = ? AND budget = ? AND period = ?"
     found = connection.execute(sql, (charge.namespace, charge.budget, charge.period)).fetchone()
     return BudgetUse(*found) if found else BudgetUse()
+
+
+def uses(connection: sqlite3.Connection, namespace: str) -> list[tuple[Charge, BudgetUse]]:
+    """Return every budget of a namespace, and what counts in it."""
+    sql = "SELECT budget, period, nusd, tokens FROM ag_budgets WHERE namespace = ? ORDER BY budget, period DESC"
+    found = connection.execute(sql, (namespace,))
+    return [(Charge(namespace, budget, period), BudgetUse(nusd, tokens)) for budget, period, nusd, tokens in found]
 
 
 def _stored(connection: sqlite3.Connection, row: LedgerRow) -> LedgerRow | None:

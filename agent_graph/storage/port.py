@@ -316,6 +316,10 @@ class Storage(ABC):
         """Return what counts in a shared budget now; nothing in one that nobody has used."""
 
     @abstractmethod
+    async def budgets(self, namespace: str) -> Sequence[tuple[Charge, BudgetUse]]:
+        """Return the shared budgets that were ever used, and what counts in each; by name, of each the newest day first."""
+
+    @abstractmethod
     async def durable(self, key: TurnKey, *, fence: int | None = None) -> None:
         """Return when everything queued so far, by anybody, is on disk.
 

@@ -220,6 +220,10 @@ class SqliteStorage(Storage, Forkable):
         """Return what counts in a shared budget now."""
         return await self._readers.read(lambda connection: budgets.use(connection, charge))
 
+    async def budgets(self, namespace: str) -> Sequence[tuple[Charge, BudgetUse]]:
+        """Return the shared budgets that were ever used, and what counts in each."""
+        return await self._readers.read(lambda connection: budgets.uses(connection, namespace))
+
     async def durable(self, key: TurnKey, *, fence: int | None = None) -> None:
         """Return when everything queued so far is on disk; see the port. `fence` tells two attempts of one process apart."""
         name = (key.namespace, key.run_id)

@@ -99,6 +99,18 @@ class BudgetsContract(StorageFixtures):
             assert await storage.budget_use(other) == BudgetUse()
 
     @in_a_loop
+    async def test_all_that_were_used_are_listed_by_name_the_newest_day_first(self, storage: Storage) -> None:
+        turn, fence = await begun(storage, asyncio.current_task())
+        days = [replace(TEAM, period=f"2026-01-{day}") for day in ("30", "31")]
+        charges = (replace(TEAM, budget="Zoë's"), *days, replace(TEAM, budget="all", period=""))
+        for entry, charge in enumerate(charges, 1):
+            row = replace(charged(turn.key, entry, 10 * entry, bound_tokens=entry), charges=(charge,))
+            assert (await storage.reserve(row, fence=fence, caps=[BudgetCap(charge, None, None)])).granted
+        zoe, older, newer, all_time = [(charge, BudgetUse(10 * entry, entry)) for entry, charge in enumerate(charges, 1)]
+        assert list(await storage.budgets(TEAM.namespace)) == sorted([zoe, all_time, newer, older], key=lambda use: use[0].budget)
+        assert list(await storage.budgets("another")) == []
+
+    @in_a_loop
     async def test_who_does_not_hold_the_lease_reserves_nothing(self, storage: Storage) -> None:
         turn, fence = await begun(storage, asyncio.current_task())
         with pytest.raises(LeaseLost):

@@ -6,12 +6,13 @@ import asyncio
 import io
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent_graph import AgentRun, Ask, create_production_agent, guardrail
+from agent_graph import AgentRun, Ask, Budget, create_production_agent, guardrail
 from agent_graph.cli import main
 from agent_graph.decisions.prices import price_line
 from agent_graph.testing import ScriptedChatModel, call
@@ -298,3 +299,23 @@ def test_what_a_sub_agent_spent_is_said_to_be_in_its_parents_cost(command: Comma
     assert child in out
     assert out.endswith("what a sub-agent's run (parent/...) cost is in its parent's cost too\n")
     assert "sub-agent" not in command("runs", "--namespace", "other")[1]
+
+
+def test_shared_budgets_are_listed_with_what_counts_in_them(command: Command) -> None:
+    """How much of a budget was left could be learnt from an error alone."""
+    assert command("budgets")[1].startswith("no shared budget was ever used here")
+    model = ScriptedChatModel(["5."], last_forever=True, model_name="m", usage=(1_000, 50))
+    for name, per in (("team-a", "total"), ("team-b", "day")):
+        budget = Budget(name, max_cost_usd=5, per=per)
+        agent = create_production_agent(model, budget=budget, prices={"m": {"input": 1, "output": 4}})
+        agent.run_sync("What is 2 + 3?", name)
+    code, out, _ = command("budgets")
+    header, *rows = [line.split() for line in out.splitlines()]
+    assert (code, header) == (0, ["BUDGET", "PERIOD", "COST", "TOKENS"])
+    assert [[row[0], *row[2:]] for row in rows] == [["team-a", "$0.0012", "1,050"], ["team-b", "$0.0012", "1,050"]]
+    assert rows[0][1] == "total"
+    shown = json.loads(command("budgets", "--json")[1])
+    assert shown[0] == {"budget": "team-a", "period": "total", "cost_usd": 0.0012, "tokens": 1_050}
+    assert shown[1]["period"] == rows[1][1]
+    assert datetime.fromisoformat(rows[1][1]).date() >= datetime.now(UTC).date() - timedelta(days=1)
+    assert json.loads(command("budgets", "--json", "--namespace", "other")[1]) == []
