@@ -47,6 +47,7 @@ __all__ = [
     "apply_cuts",
     "assemble",
     "fallback_summary",
+    "gradually",
     "limit_of",
     "needed",
     "plan",
@@ -62,6 +63,8 @@ TARGET = 0.6
 """Part of the limit that compression aims at, the summary included."""
 SHARES = (4, 8, 16, 32)
 """A single tool result may take this part of the limit, in the first pass and in harder ones; of the newest round twice that."""
+LEAST_RESULT, LESS_CUT = 64, 4
+"""For a landing no result is cut below so many tokens; of the sizes that are tried each is so many times the one before."""
 SUMMARY_SHARE = 5
 """A summary may take this part of the limit ..."""
 SUMMARY_TOKENS = 2_000
@@ -174,6 +177,15 @@ def plan(messages: list[Message], *, count: Count, size: Size, limit: int, task:
 def apply_cuts(messages: Sequence[Message], *, size: Size, max_tokens: int) -> list[Message]:
     """Return `messages` with tool results beyond `max_tokens` cut to about that, a mark in their middle; pinned ones stay whole."""
     return [_cut(message, max_tokens, size) if _role(message) == "tool" and not _flag(message, PINNED) else message for message in messages]
+
+
+def gradually(messages: Sequence[Message], *, size: Size) -> Iterator[tuple[int, list[Message]]]:
+    """Yield `messages` with tool results of at most 64 tokens, of 256, and so on, each with that figure; the whole is last."""
+    most, cut = LEAST_RESULT, None
+    while cut != list(messages):
+        cut = apply_cuts(messages, size=size, max_tokens=most)
+        yield most, cut
+        most *= LESS_CUT
 
 
 def assemble(chosen: Plan, summary: str | None, *, count: Count) -> Compressed:

@@ -23,7 +23,7 @@ from agent_graph.guardrails import judge
 from agent_graph.nodes import hooked, outcome
 from agent_graph.runtime.compressing import window_of
 from agent_graph.runtime.judging import all_pure, holds_text, may_change_text, rails_at
-from agent_graph.runtime.landing import Shortened, shortened
+from agent_graph.runtime.landing import OF_SIZE, Shortened, shortened
 from agent_graph.runtime.model_call import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.runtime.transcript import last_reply, text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
@@ -37,8 +37,6 @@ __all__ = ["call_model", "sends"]
 
 Next = Literal["check_budget", "compress", "guard", "run_tool", "finish"]
 
-OF_SIZE = frozenset({"max_tokens", "max_cost_usd", "budget"})
-"""The limits that a call with a smaller input may still keep."""
 LOOKS = 10
 """So often the limits are looked at again for one call, where others took meanwhile what was left."""
 

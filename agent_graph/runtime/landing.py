@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from langchain_core.messages import BaseMessage
 
 from agent_graph.decisions.budget import Normal
-from agent_graph.decisions.compression import apply_cuts
+from agent_graph.decisions.compression import gradually
 
 if TYPE_CHECKING:
     from agent_graph.runtime.candidate import Candidate
@@ -22,12 +22,10 @@ if TYPE_CHECKING:
     from agent_graph.runtime.turn import Turn
     from agent_graph.types import Message
 
-__all__ = ["Shortened", "shortened"]
+__all__ = ["OF_SIZE", "Shortened", "shortened", "with_texts"]
 
-LEAST_TOKENS = 64
-"""A tool result is not cut below this."""
-FINER = 4
-"""Of the sizes that are tried each is so many times the one before."""
+OF_SIZE = frozenset({"max_tokens", "max_cost_usd", "budget"})
+"""The limits that a call with a smaller input may still keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +43,19 @@ class Shortened:
 
 async def shortened(turn: Turn, messages: Sequence[BaseMessage], *, step: int, without: Collection[Candidate] = ()) -> Shortened | None:
     """Return the landing that shows as much of the tool results in `messages` as the limits hold; None where they hold none."""
-    whole = turn.conversion.to_spec(messages)
+    agent, whole = turn.agent, turn.conversion.to_spec(messages)
     fits: Shortened | None = None
-    most, last = LEAST_TOKENS, None
-    while last is None or last.spec != whole:
-        last = _cut(turn, messages, whole, most, step=step, without=without)
-        if not isinstance(await last.call.admission(), Normal):
+    for most, spec in gradually(whole, size=agent.size):
+        call = agent.governor.call(turn, input_tokens=agent.count_bound(turn, spec), step=step, landing=True, without=without)
+        if not isinstance(await call.admission(), Normal):
             break
-        fits, most = last, most * FINER
+        fits = Shortened(call, with_texts(messages, whole, spec), spec, most)
     return fits
 
 
-def _cut(
-    turn: Turn, messages: Sequence[BaseMessage], whole: Sequence[Message], most: int, *, step: int, without: Collection[Candidate]
-) -> Shortened:
-    agent = turn.agent
-    spec = apply_cuts(whole, size=agent.size, max_tokens=most)
-    tokens = agent.count_bound(turn, spec)
-    call = agent.governor.call(turn, input_tokens=tokens, step=step, landing=True, without=without)
-    shown = [
+def with_texts(messages: Sequence[BaseMessage], before: Sequence[Message], after: Sequence[Message]) -> list[BaseMessage]:
+    """Return LangChain's messages with the texts of `after`, where those are other messages than in `before`."""
+    return [
         message if new is old else message.model_copy(update={"content": new.content})
-        for message, old, new in zip(messages, whole, spec, strict=True)
+        for message, old, new in zip(messages, before, after, strict=True)
     ]
-    return Shortened(call, shown, spec, most)

@@ -33,12 +33,16 @@ from langgraph.types import Command
 
 from agent_graph.config import AgentConfig
 from agent_graph.decisions.budget import Admission, Land, Limits, Normal, Refuse, admit
+from agent_graph.decisions.compression import gradually
 from agent_graph.decisions.prompt import LANDING
 from agent_graph.decisions.retry import classify
 from agent_graph.decisions.tokens import Anchor, bound, estimate_text
 from agent_graph.errors import ConfigError, LimitReached, describe
 from agent_graph.failpoints import failpoint
+from agent_graph.messages import Conversion
+from agent_graph.runtime.counter import Counter
 from agent_graph.runtime.deadline import Expired
+from agent_graph.runtime.landing import OF_SIZE, with_texts
 from agent_graph.runtime.ledger import Reserved
 from agent_graph.runtime.model_call import never_billed
 from agent_graph.runtime.turn import Turn
@@ -171,19 +175,19 @@ class _Call:
     def __init__(self, budget: BudgetMiddleware, request: ModelRequest[Any], turn: Turn, wait: Wait) -> None:
         model = budget.models.telling(request.model)
         request = request if model is request.model else request.override(model=model)
-        self.budget, self.request, self.turn, self.wait = budget, request, turn, wait
+        self.budget, self.turn, self.wait = budget, turn, wait
         self.governor = budget.models.governor_of(model)
         self.candidate = self.governor.model
         self.purpose = purpose.get()
         self.kind: Any = "step" if self.purpose is None else self.purpose.kind
-        self.estimated = tokens_of(request, input_of(request), self.candidate)
-        anchor = None if self.candidate.backend is not None or self.purpose is not None else turn.learned.anchor
-        self.input_tokens = bound(anchor, self.estimated)
+        self._ask(request)
 
     async def answered(self, handler: Callable[[ModelRequest[Any]], Awaitable[Any]]) -> ModelResponse[Any]:
         """Return the response, or a reply that says which limit admits no further call."""
         reserved, landing = await self._reserved(landing=False), False
         if isinstance(reserved, Land) and self.purpose is None:
+            reserved, landing = await self._reserved(landing=True), True
+        if isinstance(reserved, Refuse) and self._may_be_shown_less(reserved) and self._show_less():
             reserved, landing = await self._reserved(landing=True), True
         if isinstance(reserved, Land | Refuse):
             return self._refused(reserved)
@@ -209,6 +213,13 @@ class _Call:
         failpoint("budget.called")
         self._settled(reserved.entry, response)
         return _without_calls(response) if landing and self.request.response_format is None else response
+
+    def _ask(self, request: ModelRequest[Any]) -> None:
+        """Let `request` be what the model is asked."""
+        self.request = request
+        self.estimated = tokens_of(request, input_of(request), self.candidate)
+        anchor = None if self.candidate.backend is not None or self.purpose is not None else self.turn.learned.anchor
+        self.input_tokens = bound(anchor, self.estimated)
 
     # -- before ---------------------------------------------------------------------------------------------------------------
 
@@ -241,6 +252,21 @@ class _Call:
             above=turn.account.above(),
             late=turn.is_late,
         )
+
+    def _may_be_shown_less(self, refused: Refuse) -> bool:
+        return self.purpose is None and refused.key in OF_SIZE and bool(self.turn.account.sums.steps)
+
+    def _show_less(self) -> bool:
+        """Cut the tool results that the model is shown until a landing fits, no more than that; return whether it does."""
+        whole, fits = self.request, None
+        specs = Conversion().to_spec(whole.messages)
+        for _, spec in gradually(specs, size=Counter(self.candidate.backend, ()).size):
+            self._ask(whole.override(messages=with_texts(whole.messages, specs, spec)))  # type: ignore[arg-type]  # a list of what it takes
+            if not isinstance(self._admitted(landing=True), Normal):
+                break
+            fits = self.request
+        self._ask(fits or whole)
+        return fits is not None
 
     def _capped(self, admission: Normal, *, landing: bool) -> ModelRequest[Any]:
         request, cap = self.request, admission.max_output_tokens

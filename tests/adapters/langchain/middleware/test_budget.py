@@ -219,6 +219,29 @@ async def test_a_call_that_takes_too_long_is_cut_short() -> None:
     assert "timeout_s" in last(state)
 
 
+@pytest.mark.parametrize("limit", [{"max_tokens": 8_000}, {"max_cost_usd": 0.04}])
+async def test_a_landing_that_does_not_fit_is_shown_less_of_the_tool_results(invoke: Invoke, limit: dict[str, Any]) -> None:
+    """One large result, and the agent stopped without an answer."""
+
+    @tool
+    def read_all() -> str:
+        """Read far more than is left."""
+        return "the beginning" + " word" * 15_000 + " the end"
+
+    model = Metered(asks=numbered(("read_all", {})), wants=100)
+    state = await invoke(create_agent(model, [read_all], middleware=[BudgetMiddleware(**limit, prices=PRICES)]), HELLO)
+    assert len(model.requests) == 2
+    assert model.tokens <= limit.get("max_tokens", 100_000)
+    assert model.billed <= Decimal(str(limit.get("max_cost_usd", 1)))
+    assert not last(state).startswith("I have to stop")
+    [shown] = [message.text for message in model.requests[-1][0] if message.type == "tool"]
+    assert "characters were cut" in shown
+    assert shown.startswith("the beginning word")
+    assert shown.endswith("word the end")
+    [kept] = [message.text for message in state["messages"] if message.type == "tool"]
+    assert kept == "the beginning" + " word" * 15_000 + " the end", "the agent's own messages stay whole"
+
+
 class SlowDisk(SqliteStorage):
     async def durable(self, key: Any, *, fence: int) -> None:
         await super().durable(key, fence=fence)
