@@ -58,6 +58,13 @@ def detached(model: BaseChatModel) -> Detached:
     copy = _without_retries(model)
     if isinstance(getattr(type(model), "_async_client", None), functools.cached_property):
         return _anthropic_like(copy.model_copy() if copy is model else copy)
+    if hasattr(getattr(getattr(model, "async_client", None), "_client", None), "with_options"):
+        return _groq_like(copy)
+    client = getattr(copy, "client", None)
+    if hasattr(client, "sdk_configuration"):
+        return Detached(_openrouter_like(copy), None)
+    if copy is not model and hasattr(getattr(client, "meta", None), "config"):  # boto's, of Bedrock, made with the old number
+        _say_it_retries(type(model).__name__)
     return Detached(copy, None)
 
 
@@ -184,6 +191,39 @@ def _anthropic_like(copy: Any) -> Detached:
     pool = _fresh_pool(client, getattr(copy, "anthropic_proxy", None))
     vars(copy)["_async_client"] = _with_options(client, pool)
     return Detached(copy, pool)
+
+
+def _groq_like(copy: Any) -> Detached:
+    """Its clients were made with the model, and of them it keeps the part that it calls."""
+    given = getattr(copy, "http_async_client", None) is not None
+    pool = None if given else _fresh_pool(copy.async_client._client, getattr(copy, "groq_proxy", None))
+    update = {"async_client": _with_options(copy.async_client._client, pool).chat.completions}
+    if copy.client is not None:
+        update["client"] = copy.client._client.with_options(max_retries=0).chat.completions
+    return Detached(copy.model_copy(update=update), pool, foreign=given)
+
+
+@functools.cache
+def _say_it_retries(name: str) -> None:
+    logger.warning(
+        "%s retries by itself, in a client that cannot be changed any more: attempts multiply, and the limits know of the first of each "
+        "only. Make it with max_retries=0; the agent retries.",
+        name,
+    )
+
+
+def _openrouter_like(model: BaseChatModel) -> BaseChatModel:
+    """Its SDK has a configuration, and retries for an hour where that says nothing of retries, as with `max_retries=0`."""
+    made: Any = _made_anew(model)
+    made.client.sdk_configuration.retry_config = None
+    return made  # type: ignore[no-any-return]  # as it came in
+
+
+def _made_anew(model: BaseChatModel) -> BaseChatModel:
+    """Return a model that is made of what `model` was made of, so that it makes clients of its own."""
+    fields = type(model).model_fields
+    own = [name for name in fields if name in model.model_fields_set and not name.endswith("client")]
+    return type(model)(**{fields[name].alias or name: getattr(model, name) for name in own})
 
 
 def _with_options(client: Any, pool: Any | None) -> Any:
