@@ -46,7 +46,7 @@ def models(
     config: AgentConfig,
 ) -> Models:
     """Return the models for `llm` and `fallbacks`. Raises ConfigError for what is no model, and for a missing price."""
-    from agent_graph_adapters.models import fallbacks_of, insist_on_price
+    from agent_graph_adapters.candidates import fallbacks_of, insist_on_price
 
     book = PriceBook(prices)
     candidates, line = [], ""
@@ -94,7 +94,8 @@ def _chosen(model: Any) -> Choice:
 
 
 def _candidate(choice: Choice, specs: Sequence[ToolSpec]) -> Candidate:
-    from agent_graph_adapters.models import candidate_of, per_loop
+    from agent_graph_adapters.candidates import candidate_of
+    from agent_graph_adapters.models import per_loop
 
     source = per_loop(choice)
     model = choice.model or source.current()

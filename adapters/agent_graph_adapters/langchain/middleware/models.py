@@ -21,9 +21,10 @@ from agent_graph.runtime.candidate import Candidate
 from agent_graph.runtime.counter import Counter
 from agent_graph.runtime.governor import Governor
 from agent_graph.types import Message
+from agent_graph_adapters.candidates import candidate_of, insist_on_price
 from agent_graph_adapters.clients import telling_usage
 from agent_graph_adapters.langchain.chat_model import BackendChatModel
-from agent_graph_adapters.models import Choice, candidate_of, choose, insist_on_price
+from agent_graph_adapters.models import Choice, choose
 
 __all__ = ["Models", "definitions_tokens", "input_of", "tokens_of"]
 

@@ -23,11 +23,12 @@ from agent_graph.decisions.retry import Failure, classify, next_delay
 from agent_graph.errors import ConfigError, LLMError, describe
 from agent_graph.runtime.candidate import Candidate
 from agent_graph.runtime.circuits import Circuit, circuit_of
+from agent_graph_adapters.candidates import fallbacks_of
 from agent_graph_adapters.clients import PerLoop
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
 from agent_graph_adapters.langchain.middleware.budget import reserving
 from agent_graph_adapters.langchain.middleware.models import Models
-from agent_graph_adapters.models import choose, fallbacks_of, per_loop
+from agent_graph_adapters.models import choose, per_loop
 
 __all__ = ["RetryMiddleware"]
 
