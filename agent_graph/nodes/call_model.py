@@ -18,13 +18,14 @@ from langgraph.types import Command, Send
 from agent_graph.decisions import compression, prompt, routing
 from agent_graph.decisions.budget import Land, Refuse
 from agent_graph.errors import ContractError, blamed
-from agent_graph.events import StepFinished, TextDelta
+from agent_graph.events import StepFinished
 from agent_graph.guardrails import judge
 from agent_graph.nodes import hooked, outcome
 from agent_graph.runtime.compressing import window_of
-from agent_graph.runtime.judging import all_pure, holds_text, may_change_text, rails_at
+from agent_graph.runtime.judging import all_pure, holds_text, rails_at
 from agent_graph.runtime.landing import OF_SIZE, Shortened, shortened
 from agent_graph.runtime.model_call import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
+from agent_graph.runtime.text_relay import TextRelay
 from agent_graph.runtime.transcript import last_reply, text_of, with_ids
 from agent_graph.state import Call, RunState, turn_of
 
@@ -83,14 +84,14 @@ def _answered(turn: Turn, state: RunState, shown: RunState) -> Command[Next]:
         return Command(goto="finish")
     fresh = state.get("ended_by") is not None or all(message.id != reply.id for message in state["messages"])
     if fresh and not holds_text(turn):  # else `guard` tells it
-        _TextRelay(turn, state["step"]).tell(reply)
+        TextRelay(turn, state["step"]).tell(reply)
     return Command(goto="guard")
 
 
 async def _called(turn: Turn, state: RunState) -> Command[Next]:
     messages, step = state["messages"], state["step"] + 1
     turn.run.landed = landing = state.get("landing")
-    asked, text = _input_of(turn, messages, landing), _TextRelay(turn, step)
+    asked, text = _input_of(turn, messages, landing), TextRelay(turn, step)
     for left in reversed(range(LOOKS)):
         plan = await _before(turn, state, asked)
         if plan.call is None:
@@ -111,7 +112,7 @@ async def _called(turn: Turn, state: RunState) -> Command[Next]:
     raise AssertionError("unreachable: the last look returns")  # pragma: no cover
 
 
-async def _replied(turn: Turn, plan: _Plan, text: _TextRelay, *, step: int, landing: str | None) -> tuple[AIMessage, list[Message] | None]:
+async def _replied(turn: Turn, plan: _Plan, text: TextRelay, *, step: int, landing: str | None) -> tuple[AIMessage, list[Message] | None]:
     """Return a reply, and what the model was shown for it; None where a hook around the call may have shown it something else.
 
     A hook (`middleware=`) may make several calls, each admitted and reserved as one of its own, or none.
@@ -132,7 +133,7 @@ async def _replied(turn: Turn, plan: _Plan, text: _TextRelay, *, step: int, land
 
 
 async def _landed_on_another(
-    turn: Turn, state: RunState, call: ModelCall, error: ModelsFailed | TimeToLand, text: _TextRelay
+    turn: Turn, state: RunState, call: ModelCall, error: ModelsFailed | TimeToLand, text: TextRelay
 ) -> Command[Next]:
     """Land on a model that has not just failed, if there is one and something to answer from; else the error is the turn's end.
 
@@ -238,7 +239,7 @@ def _compress_once(turn: Turn, state: RunState, input_tokens: int, error: ModelO
     return Command(goto="compress")
 
 
-async def _after(turn: Turn, state: RunState, reply: AIMessage, text: _TextRelay, *, landing: str | None) -> Command[Next]:
+async def _after(turn: Turn, state: RunState, reply: AIMessage, text: TextRelay, *, landing: str | None) -> Command[Next]:
     step = state["step"] + 1
     written, ended_by = [reply], None
     if turn.agent.hooks is not None:
@@ -286,45 +287,3 @@ def sends(turn: Turn, reply: AIMessage, step: int) -> list[Send]:
         )
         for index, (id_, name, args, problem) in enumerate(calls)
     ]
-
-
-class _TextRelay:
-    """Hands streamed text on: at once, once the hooks of others have returned, or held back until the rails have spoken."""
-
-    def __init__(self, turn: Turn, step: int) -> None:
-        self._turn, self._step = turn, step
-        self._changeable, self._holds = turn.streaming and may_change_text(turn), turn.streaming and holds_text(turn)
-        self._held: list[str] = []
-        self._told = False
-        hooks = turn.agent.around_model is not None or (turn.agent.hooks is not None and turn.agent.hooks.has("after_model"))
-        self._is_live = turn.streaming and not hooks
-
-    @property
-    def live(self) -> _TextRelay | None:
-        """Where the model's text goes while it speaks; None where it is told afterwards, or to nobody."""
-        return self if self._is_live else None
-
-    def tell(self, reply: AIMessage) -> None:
-        """Hand on the whole text of a reply."""
-        if self._turn.streaming and text_of(reply):
-            self.begin()
-            self.take(text_of(reply))
-
-    def begin(self) -> None:
-        """Forget what was taken of an attempt that failed; who has heard it already is told."""
-        self._held.clear()
-        if self._told:
-            self._turn.emit(TextDelta("", self._step, provisional=self._changeable, restarts=True))
-            self._told = False
-
-    def take(self, text: str) -> None:
-        if self._holds:
-            self._held.append(text)
-        else:
-            self._turn.emit(TextDelta(text, self._step, provisional=self._changeable))
-            self._told = True
-
-    def release(self) -> None:
-        for text in self._held:
-            self._turn.emit(TextDelta(text, self._step))
-        self._held.clear()
