@@ -119,7 +119,6 @@ class Tools:
         return done
 
     async def _attempts(self, spec: ToolSpec, call: ToolCall, turn: Turn | None) -> ToolCall:
-        idempotent = self.is_idempotent(spec.name)
         attempt = self._first_attempt(call, turn)
         while True:
             try:
@@ -134,22 +133,25 @@ class Tools:
                     "call instead, or drive the graph: agent.graph.ainvoke(..., {'configurable': {'thread_id': ...}})."
                 ) from pause
             except Exception as error:  # noqa: BLE001  the port's border: a tool may raise anything
-                if not idempotent and not isinstance(error, ToolNotExecuted):
+                if not self.is_idempotent(spec.name) and not isinstance(error, ToolNotExecuted):
                     return replace(call, error=f"{OutcomeUnknown.__name__}: {describe(error)}")
-                retryable = getattr(error, "retryable", True) is not False
-                delay = next_delay(
-                    Failure(kind="tool", retryable=retryable),
-                    attempt=attempt,
-                    attempts=self.attempts,
-                    time_left_s=None if turn is None else turn.work_time_s,
-                    draw=random.random(),
-                )
+                delay = self._delay_s(error, attempt, turn)
                 if delay is None:
                     return replace(call, error=describe(error))
                 logger.info("tool %s: attempt %d failed (%s); again in %.2f s", spec.name, attempt, describe(error), delay)
             attempt += 1
             await self.clock.sleep(delay)
             self._book(call, turn, attempt)
+
+    def _delay_s(self, error: Exception, attempt: int, turn: Turn | None) -> float | None:
+        """Return how long to wait before the next attempt, in seconds; None where there is none."""
+        return next_delay(
+            Failure(kind="tool", retryable=getattr(error, "retryable", True) is not False),
+            attempt=attempt,
+            attempts=self.attempts,
+            time_left_s=None if turn is None else turn.work_time_s,
+            draw=random.random(),
+        )
 
     @staticmethod
     def _first_attempt(call: ToolCall, turn: Turn | None) -> int:

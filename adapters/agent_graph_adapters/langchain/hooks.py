@@ -112,41 +112,50 @@ class Hooks:
             state=runtime.state,
             runtime=runtime,
         )
-        told: list[tuple[ToolMessage, Outcome]] = []
-        doubts: list[Exception] = []
-        turn = current_turn.get()
-        once = turn is None or not turn.agent.is_idempotent(call.tool_name)
-
-        async def innermost(given: ToolCallRequest) -> ToolMessage:
-            """Run the tool. One that is not idempotent runs once, however often a hook asks: a retry would be a second payment."""
-            if given.tool is not tool or given.tool_call["name"] != call.tool_name or given.tool_call["id"] != call.call_id:
-                raise ContractError(
-                    f"middleware: wrap_tool_call asked for another tool than {call.tool_name}; the journal holds this call."
-                )
-            if once and told:
-                return told[0][0]
-            if doubts:
-                raise doubts[0]
-            try:
-                outcome = await run(given.tool_call["args"])
-            except (ToolNotExecuted, GraphBubbleUp):
-                raise
-            except Exception as error:  # whatever it is, and raised again: how the call ended is in doubt
-                doubts.extend([error] if once else [])
-                raise
-            message = _message(call, outcome)
-            told.append((message, outcome))
-            return message
-
-        handler: Any = innermost
+        hooked = _HookedCall(tool, call, run)
+        handler: Any = hooked.run
         for one in reversed(self._tool):
             handler = _wrapped_tool(one, handler)
-        result = await handler(request)
-        if doubts:  # a hook may have told it as a failure, and it is none: nobody knows how the call ended
-            raise doubts[0]
+        return hooked.outcome_of(await handler(request))
+
+
+class _HookedCall:
+    """A tool call as the hooks around it see it: they may run the tool, often or never, with other arguments."""
+
+    def __init__(self, tool: BaseTool, call: ToolCall, run: Run) -> None:
+        turn = current_turn.get()
+        self._tool, self._call, self._run = tool, call, run
+        self._once = turn is None or not turn.agent.is_idempotent(call.tool_name)
+        self._told: list[tuple[ToolMessage, Outcome]] = []
+        self._doubt: Exception | None = None
+
+    async def run(self, request: ToolCallRequest) -> ToolMessage:
+        """Run the tool. One that is not idempotent runs once, however often a hook asks: a retry would be a second payment."""
+        call, asked = self._call, request.tool_call
+        if request.tool is not self._tool or asked["name"] != call.tool_name or asked["id"] != call.call_id:
+            raise ContractError(f"middleware: wrap_tool_call asked for another tool than {call.tool_name}; the journal holds this call.")
+        if self._once and self._told:
+            return self._told[0][0]
+        if self._doubt is not None:
+            raise self._doubt
+        try:
+            outcome = await self._run(asked["args"])
+        except (ToolNotExecuted, GraphBubbleUp):
+            raise
+        except Exception as error:  # whatever it is, and raised again: how the call ended is in doubt
+            self._doubt = error if self._once else None
+            raise
+        message = _message(call, outcome)
+        self._told.append((message, outcome))
+        return message
+
+    def outcome_of(self, result: Any) -> Outcome:
+        """Return what the outermost hook's result means."""
+        if self._doubt is not None:  # a hook may have told it as a failure, and it is none: nobody knows how the call ended
+            raise self._doubt
         if not isinstance(result, ToolMessage):
             raise ContractError(f"middleware: wrap_tool_call returned a {type(result).__name__}; this agent takes a ToolMessage only.")
-        known = next((outcome for message, outcome in told if message is result), None)
+        known = next((outcome for message, outcome in self._told if message is result), None)
         return known or Outcome(result.content, result.artifact, failed=result.status == "error")
 
 
