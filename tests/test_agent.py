@@ -1,4 +1,4 @@
-"""The verbs: run, run_sync, stream, resume, get, history; many at once, from several loops; misuse."""
+"""The verbs: run, run_sync, resume, get, history; many at once, from several loops; misuse."""
 
 from __future__ import annotations
 
@@ -16,36 +16,19 @@ from langchain_core.tools import tool
 
 from agent_graph import (
     AgentConfig,
-    Allow,
-    Block,
     ConfigError,
-    Event,
-    GuardrailVerdict,
     LeaseLost,
     Message,
     MessageRole,
     ProductionAgent,
     RunConflict,
-    RunFinished,
     RunInProgress,
     RunNotFound,
-    RunStarted,
-    StepFinished,
     StorageError,
-    TextDelta,
-    ToolFinished,
-    ToolStarted,
     create_production_agent,
-    guardrail,
 )
 from agent_graph.testing import DictMemory, FakeTools, ListObservability, ScriptedChatModel, ScriptedLLM, call, calls, hang
-
-WEATHER = {"name": "weather", "description": "Weather in a city.", "parameters": {"city": {"type": "string"}}}
-
-
-def agent_of(*replies: Any, tools: Any = None, **options: Any) -> ProductionAgent:
-    handlers = {"weather": lambda city: f"sunny in {city}"} if tools is None else tools
-    return ProductionAgent(ScriptedLLM(replies), [WEATHER], FakeTools(handlers), DictMemory(), ListObservability(), {}, **options)
+from tests.scripted import WEATHER, agent_of
 
 
 def forever(reply: Any) -> Any:
@@ -57,83 +40,7 @@ def forever(reply: Any) -> Any:
     return [answer] * 1_000
 
 
-# -- stream -----------------------------------------------------------------------------------------------------------------
-
-
-async def test_the_stream_tells_a_turn_in_order() -> None:
-    agent = agent_of(call("weather", city="Paris"), "Sunny.")
-    events: list[Event] = [event async for event in agent.stream("q", "r")]
-    assert [type(event) for event in events] == [
-        RunStarted, StepFinished, ToolStarted, ToolFinished, TextDelta, StepFinished, RunFinished,
-    ]  # fmt: skip
-    assert isinstance(events[-1], RunFinished)
-    assert events[-1].run == await agent.get("r")
-
-
-async def test_deltas_make_the_answer() -> None:
-    model = ScriptedChatModel([AIMessage("The weather in Paris is sunny and mild.")])
-    agent = create_production_agent(model)
-    deltas = [event.text async for event in agent.stream("q") if isinstance(event, TextDelta)]
-    assert len(deltas) > 1
-    assert "".join(deltas) == "The weather in Paris is sunny and mild."
-
-
-@guardrail(stages=["output"], pure=True)
-async def no_secrets(stage: str, payload: Any, run: Any) -> Any:
-    return Block("it tells a secret") if "secret" in payload else Allow()
-
-
-async def test_text_is_held_until_the_rails_have_spoken() -> None:
-    """No effect leaves before every verdict on it is in: a blocked text was never shown."""
-    agent = create_production_agent(ScriptedChatModel([AIMessage("The secret is 42.")]), guardrails=[no_secrets])
-    events = [event async for event in agent.stream("q")]
-    assert not [event for event in events if isinstance(event, TextDelta)]
-    assert [event.verdict for event in events if isinstance(event, GuardrailVerdict)] == ["block"]
-    assert isinstance(events[-1], RunFinished)
-    assert events[-1].run.status == "failed"
-
-
-@guardrail(stages=["reply", "output"], changes_text=False)
-async def looks_on(stage: str, payload: Any, run: Any) -> Any:
-    await asyncio.sleep(0)
-    return Allow()
-
-
-async def test_text_that_no_rail_may_change_is_told_once() -> None:
-    """A rail that waits sends the reply by way of `guard`, which told the text a second time."""
-    agent = create_production_agent(ScriptedChatModel([AIMessage("The weather in Paris is sunny.")]), guardrails=[looks_on])
-    deltas = [event.text async for event in agent.stream("q") if isinstance(event, TextDelta)]
-    assert "".join(deltas) == "The weather in Paris is sunny."
-    assert len(deltas) > 1
-
-
-async def test_unheld_text_is_marked_provisional() -> None:
-    agent = create_production_agent(ScriptedChatModel([AIMessage("The secret is 42.")]), guardrails=[no_secrets], hold_text=False)
-    deltas = [event async for event in agent.stream("q") if isinstance(event, TextDelta)]
-    assert deltas
-    assert all(delta.provisional for delta in deltas)
-
-
-async def test_a_closed_stream_stops_the_turn_and_it_can_go_on() -> None:
-    started = asyncio.Event()
-
-    async def slow(city: str) -> str:
-        started.set()
-        await asyncio.sleep(30)
-        return "never"
-
-    agent = agent_of(call("weather", city="Paris"), "Sunny.", tools={"weather": slow})
-    stream = agent.stream("q", "r")
-    async for event in stream:
-        if isinstance(event, ToolStarted):
-            await started.wait()
-            break
-    await stream.aclose()  # type: ignore[attr-defined]  # it is an async generator
-    assert await agent.unfinished() == ["r"]
-    assert (await agent.get("r")).status == "running"
-    agent._tools.backend = FakeTools({"weather": lambda city: "sunny"})
-    run = await agent.run("q", "r")
-    assert (run.status, run.turn, run.steps) == ("complete", 1, 2)
+# -- the table of turns --------------------------------------------------------------------------------------------------------
 
 
 async def test_another_input_closes_a_stopped_turn() -> None:
@@ -150,9 +57,6 @@ async def test_another_input_closes_a_stopped_turn() -> None:
     assert [row.status for row in await agent.storage.turns("default", "r")] == ["closed", "complete"]
     contents = [entry.content for entry in await agent.memory.load("r")]
     assert contents == ["q", "", "sunny in Paris", "something else", "Fine."]
-
-
-# -- the table of turns --------------------------------------------------------------------------------------------------------
 
 
 async def test_a_delivered_turn_is_followed_by_the_next() -> None:
@@ -383,68 +287,6 @@ async def test_a_storage_that_the_user_named_never_falls_back(tmp_path: Path) ->
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError):
         await agent_of("never", storage=tmp_path / "file" / "runs.db").run("q")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"max_stepz": 3}, "max_steps"),
-        ({"max_steps": -1}, "negative"),
-        ({"max_cost_usd": float("nan")}, "NaN"),
-        ({"timeout_s": True}, "number"),
-        ({"on_busy": "rise"}, "raise"),
-        ({"guardrails": [object()]}, "guardrail"),
-        ({"name": ""}, "name"),
-        ({"fallbacks": [7]}, "model"),
-        ({"fallbacks": "offline"}, r"fallbacks: a list of models is due, not 'offline'\. Put it into one: fallbacks=\['offline'\]"),
-        ({"fallbacks": ScriptedLLM(["x"])}, r"not ScriptedLLM\. Put it into one: fallbacks=\[model\]"),
-        ({"fallbacks": None}, "fallbacks: a list of models is due, not NoneType"),
-        ({"fallbacks": [None]}, "fallbacks: None is no model"),
-        ({"guardrails": "no_secrets"}, "guardrails: a list of guardrails is due, not 'no_secrets'"),
-        ({"store": 3}, "store: LangGraph's store is due"),
-        ({"guardrails": no_secrets}, "guardrails: a list"),
-        ({"system_prompt": 5}, "system_prompt: a string"),
-        ({"redact": 5}, "redact: a function"),
-        ({"clock": 5}, "clock: 5 is no Clock"),
-    ],
-)
-def test_bad_settings_are_refused_at_construction(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        agent_of("never", **options)
-
-
-@pytest.mark.parametrize(("position", "argument"), [(0, "llm"), (2, "tool_backend"), (3, "memory"), (4, "observability")], ids=str)
-def test_a_backend_of_the_wrong_shape_is_named(position: int, argument: str) -> None:
-    parts: list[Any] = [ScriptedLLM([]), [WEATHER], FakeTools({}), DictMemory(), ListObservability(), {}]
-    parts[position] = object()
-    with pytest.raises(ConfigError, match=argument if position else "model"):
-        ProductionAgent(*parts)
-
-
-def test_a_class_instead_of_an_object() -> None:
-    with pytest.raises(ConfigError, match="class"):
-        ProductionAgent(ScriptedLLM([]), [WEATHER], FakeTools, DictMemory(), ListObservability(), {})  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(ConfigError, match="ScriptedLLM is a class"):
-        create_production_agent(ScriptedLLM)  # type: ignore[arg-type]  # the mistake
-
-
-@pytest.mark.parametrize("tools", [None, pytest, "weather", {"name": "weather"}], ids=["None", "module", "text", "one dict"])
-def test_tools_that_are_no_list(tools: Any) -> None:
-    with pytest.raises(ConfigError, match="tools: a list"):
-        create_production_agent("offline", tools)
-    with pytest.raises(ConfigError, match="tools: a list"):
-        ProductionAgent(ScriptedLLM([]), tools, FakeTools({}), DictMemory(), ListObservability(), {})
-
-
-def test_an_observer_that_would_never_be_awaited() -> None:
-    """Its records were lost without a word."""
-
-    class Async(ListObservability):
-        async def record_run(self, run: Any) -> None:  # type: ignore[override]  # the mistake
-            raise AssertionError
-
-    with pytest.raises(ConfigError, match="record_run is `async`"):
-        ProductionAgent(ScriptedLLM([]), [], FakeTools({}), DictMemory(), Async(), {})
 
 
 async def test_a_call_in_doubt_took_its_time() -> None:

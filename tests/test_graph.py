@@ -13,18 +13,12 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
-from agent_graph import ConfigError, ProductionAgent, RunInProgress, create_production_agent, graph
+from agent_graph import ConfigError, RunInProgress, create_production_agent, graph
 from agent_graph.graph import build_graph
-from agent_graph.testing import DictMemory, FakeTools, ListObservability, ScriptedLLM, call
+from agent_graph.testing import ListObservability, ScriptedLLM, call
+from tests.scripted import agent_of
 
 NODES = {"load_memory", "check_budget", "compress", "call_model", "guard", "run_tool", "finish"}
-WEATHER = {"name": "weather", "description": "Weather in a city.", "parameters": {"city": {"type": "string"}}}
-
-
-def agent_of(*replies: Any, **options: Any) -> ProductionAgent:
-    return ProductionAgent(
-        ScriptedLLM(replies), [WEATHER], FakeTools({"weather": lambda city: f"sunny in {city}"}), DictMemory(), ListObservability(), options
-    )
 
 
 def test_seven_nodes_on_one_screen() -> None:
