@@ -20,6 +20,8 @@ from agent_graph import ProductionAgent, create_production_agent
 
 FORTY_CENTS = Decimal("0.40") / 1_000
 """USD a token: a reply of 1,000 tokens costs $0.40."""
+CENT = Decimal("0.00001")
+"""USD a token: 1,000 tokens are a cent."""
 INPUT_TOKENS = 10
 """What it bills for every input: less than anybody would count."""
 
@@ -116,6 +118,17 @@ def tool_call(name: str, number: int, **args: Any) -> AIMessage:
 
 def paid(provider: Provider, says: Any, *, name: str = "paid", usd_per_token: Decimal = FORTY_CENTS) -> PaidModel:
     """Return a model of `provider`; its longest reply costs $0.40."""
+    return PaidModel(model_name=name, provider=provider, usd_per_token=usd_per_token, says=says)
+
+
+def scripted(provider: Provider, *answers: Any, name: str = "main", usd_per_token: Decimal = CENT) -> PaidModel:
+    """Return a model of `provider` that gives `answers` in order, the last for ever."""
+    mine = iter(range(10**9))
+
+    def says(messages: list[BaseMessage], number: int) -> Any:
+        answer = answers[min(next(mine), len(answers) - 1)]
+        return answer(messages) if callable(answer) else answer
+
     return PaidModel(model_name=name, provider=provider, usd_per_token=usd_per_token, says=says)
 
 

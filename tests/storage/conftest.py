@@ -16,6 +16,8 @@ import pytest
 
 from agent_graph.storage.port import Claim, JournalRow, LedgerRow, NoteRow, TurnKey, TurnRequest
 from agent_graph.storage.sqlite import SqliteStorage
+from agent_graph.storage.writer import Writer
+from tests.storage.writing import unguarded
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +44,14 @@ async def make(file: Path) -> AsyncIterator[Callable[..., SqliteStorage]]:
 @pytest.fixture
 def storage(make: Callable[..., SqliteStorage]) -> SqliteStorage:
     return make()
+
+
+@pytest.fixture
+def writer(file: Path) -> Iterator[Writer]:
+    writer = Writer(lambda: str(file), unguarded, durability="power", busy_s=5.0)
+    yield writer
+    writer.stop()
+    assert writer.join(10)
 
 
 class Rows:

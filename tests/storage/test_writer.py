@@ -1,4 +1,4 @@
-"""The writer: order, group commit, who is told of a failure, and that nothing ever hangs."""
+"""The writer: order, group commit, and that nothing ever hangs. What disks, locks and lost files do to it: test_writer_faults.py."""
 
 from __future__ import annotations
 
@@ -20,29 +20,9 @@ from hypothesis import strategies as st
 from agent_graph.errors import NotDurable, StorageError
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.writer import Writer
+from tests.storage.writing import NOTE, integrity, lock, notes, unguarded
 
-NOTE = "INSERT INTO ag_notes (namespace, run_id, turn, step, kind, body) VALUES ('n', ?, 1, ?, 'k', '')"
 BAD = "INSERT INTO ag_meta VALUES ('fence', 1)"  # breaks the primary key
-
-
-def unguarded(connection: sqlite3.Connection, attempt: Attempt) -> None:
-    """Everybody may write."""
-
-
-@pytest.fixture
-def writer(file: Path) -> Any:
-    writer = Writer(lambda: str(file), unguarded, durability="power", busy_s=5.0)
-    yield writer
-    writer.stop()
-    assert writer.join(10)
-
-
-def notes(file: Path) -> list[tuple[str, int]]:
-    connection = sqlite3.connect(file)
-    try:
-        return connection.execute("SELECT run_id, step FROM ag_notes ORDER BY id").fetchall()
-    finally:
-        connection.close()
 
 
 async def test_nothing_is_opened_before_the_first_use(file: Path) -> None:
@@ -231,7 +211,7 @@ async def test_several_loops_and_threads_share_one_writer(writer: Writer, file: 
 
 
 async def test_a_waiter_whose_loop_is_gone_harms_nobody(writer: Writer, file: Path) -> None:
-    blocker = _lock(file, writer)
+    blocker = lock(file, writer)
 
     async def give_up() -> None:
         attempt = Attempt("n", "gone", 1)
@@ -245,126 +225,6 @@ async def test_a_waiter_whose_loop_is_gone_harms_nobody(writer: Writer, file: Pa
     writer.put(attempt, NOTE, ("r", 1))
     await writer.durable(attempt)
     assert notes(file) == [("gone", 1), ("r", 1)]
-
-
-def _lock(file: Path, writer: Writer) -> Callable[[], None]:
-    """Take the file's write lock as another program would; return what lets go."""
-    writer.run_sync(lambda connection: None)
-    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-
-    def let_go() -> None:
-        other.execute("COMMIT")
-        other.close()
-
-    return let_go
-
-
-async def test_a_foreign_lock_is_waited_for(writer: Writer, file: Path) -> None:
-    let_go = _lock(file, writer)
-    attempt = Attempt("n", "r", 1)
-    writer.put(attempt, NOTE, ("r", 1))
-    barrier = asyncio.ensure_future(writer.durable(attempt))
-    await asyncio.sleep(0.5)
-    assert not barrier.done()
-    let_go()
-    await barrier
-    assert notes(file) == [("r", 1)]
-
-
-async def test_a_foreign_lock_beyond_the_limit_is_told_and_the_next_attempt_works(file: Path) -> None:
-    writer = Writer(lambda: str(file), unguarded, durability="power", busy_s=0.3)
-    let_go = _lock(file, writer)
-    attempt = Attempt("n", "r", 1)
-    writer.put(attempt, NOTE, ("r", 1))
-    with pytest.raises(NotDurable, match="locked"):
-        await writer.durable(attempt)
-    with pytest.raises(StorageError, match="busy limit"):
-        await writer.run(lambda connection: None)
-    let_go()
-    again = Attempt("n", "r", 2)
-    writer.put(again, NOTE, ("r", 2))
-    await writer.durable(again)
-    assert notes(file) == [("r", 2)]
-    writer.stop()
-    assert writer.join(10)
-
-
-async def test_a_full_disk_is_told_to_all_who_wait_and_the_file_stays_whole(writer: Writer, file: Path) -> None:
-    def fill(connection: sqlite3.Connection) -> None:
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count={pages + 2}")
-
-    await writer.run(fill)
-    big = "INSERT INTO ag_notes (namespace, run_id, turn, step, kind, body) VALUES ('n', ?, 1, ?, 'k', zeroblob(100000))"
-    one, two = Attempt("n", "one", 1), Attempt("n", "two", 1)
-    writer.put(one, NOTE, ("one", 1))
-    writer.put(two, big, ("two", 1))
-    results = await asyncio.gather(writer.durable(one), writer.durable(two), return_exceptions=True)
-    assert [type(result) for result in results] == [NotDurable, NotDurable]
-    assert "disk is full" in str(results[0])
-    again = Attempt("n", "again", 1)  # the writer opened the file anew, so there is space again
-    writer.put(again, big, ("again", 1))
-    await writer.durable(again)
-    assert notes(file) == [("again", 1)]
-    assert _integrity(file) == "ok"
-
-
-async def test_a_failed_sync_is_told_to_those_who_committed_before_it(file: Path) -> None:
-    """Rows may be committed without a sync; if the sync that was to cover them fails, their barrier must not say yes."""
-    writer = Writer(lambda: str(file), unguarded, durability="power", busy_s=0.2)
-    attempt = Attempt("n", "r", 1)
-    await writer.run(lambda connection: None)
-    writer.put(attempt, NOTE, ("r", 1))
-    while not notes(file):
-        await asyncio.sleep(0.005)
-    let_go = _lock(file, writer)
-    with pytest.raises(NotDurable):
-        await writer.durable(attempt)
-    let_go()
-    with pytest.raises(NotDurable):
-        await writer.durable(attempt)
-    writer.stop()
-    assert writer.join(10)
-
-
-def _integrity(file: Path) -> str:
-    connection = sqlite3.connect(file)
-    try:
-        return str(connection.execute("PRAGMA integrity_check").fetchone()[0])
-    finally:
-        connection.close()
-
-
-async def test_a_file_that_cannot_be_opened_is_told_each_time_and_may_come_back(tmp_path: Path) -> None:
-    folder = tmp_path / "later"
-    writer = Writer(lambda: str(folder / "runs.db"), unguarded, durability="power", busy_s=1.0)
-    for _ in range(2):
-        with pytest.raises(StorageError, match="does not exist"):
-            await writer.run(lambda connection: None)
-    attempt = Attempt("n", "r", 1)
-    writer.put(attempt, NOTE, ("r", 1))
-    with pytest.raises(NotDurable, match="does not exist"):
-        await writer.durable(attempt)
-    folder.mkdir()
-    again = Attempt("n", "r", 2)
-    writer.put(again, NOTE, ("r", 2))
-    await writer.durable(again)
-    assert notes(folder / "runs.db") == [("r", 2)]
-    writer.stop()
-    assert writer.join(10)
-
-
-async def test_a_file_removed_under_the_writer_is_made_anew(writer: Writer, file: Path) -> None:
-    """A notebook's user deletes the folder and runs again: the records must not go into a file that has no name."""
-    attempt = Attempt("n", "r", 1)
-    writer.put(attempt, NOTE, ("r", 1))
-    await writer.durable(attempt)
-    for one in file.parent.glob("runs.db*"):
-        one.unlink()
-    writer.put(attempt, NOTE, ("r", 2))
-    await writer.durable(attempt)
-    assert notes(file) == [("r", 2)]
 
 
 async def test_stop_writes_what_is_queued_and_later_uses_are_refused(file: Path) -> None:
@@ -383,7 +243,7 @@ async def test_stop_writes_what_is_queued_and_later_uses_are_refused(file: Path)
 
 
 async def test_back_pressure_holds_a_writer_without_barriers(writer: Writer, file: Path) -> None:
-    let_go = _lock(file, writer)
+    let_go = lock(file, writer)
     attempt = Attempt("n", "r", 1)
     for step in range(20_000):
         writer.put(attempt, NOTE, ("r", step))
@@ -438,7 +298,7 @@ def test_the_interpreters_exit_writes_what_is_queued(file: Path, child: Callable
 
 @pytest.mark.slow
 def test_the_interpreters_exit_never_hangs(file: Path, writer: Writer, child: Callable[..., subprocess.Popen[str]]) -> None:
-    let_go = _lock(file, writer)
+    let_go = lock(file, writer)
     began = time.monotonic()
     process = child(AT_EXIT, file)
     process.communicate(timeout=60)
@@ -477,7 +337,7 @@ def test_a_forked_child_has_a_writer_of_its_own(file: Path, child: Callable[...,
     assert process.returncode == 0
     steps = [run for run, _ in notes(file)]
     assert {run: steps.count(run) for run in steps} == {"before": 3, "queued": 1, "parent": 20, "child": 20}
-    assert _integrity(file) == "ok"
+    assert integrity(file) == "ok"
 
 
 async def test_process_durability_never_syncs(file: Path) -> None:
