@@ -259,6 +259,29 @@ async def test_every_kind_of_token_is_billed_as_the_server_bills_it(server: Open
 
 
 @pytest.mark.parametrize("way", ALL)
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"cached_tokens": 50_000},
+        {"total_tokens": 5},
+        {"total_tokens": 20_000},
+        {"prompt_tokens": -5, "input_tokens": -5},
+        {"prompt_tokens_details": None, "input_tokens_details": None},
+    ],
+    ids=str,
+)
+async def test_usage_that_cannot_be_never_makes_a_call_cheaper(server: OpenAIServer, way: str, told: dict[str, Any]) -> None:
+    """More cached tokens than input came to less money than the input."""
+    if "cached_tokens" in told:
+        told = {"prompt_tokens_details": told, "input_tokens_details": told}
+    server.script([Answer("Fine.", tokens=Tokens(10_000, 50), usage_extra=told)])
+    async with agent_at(server, way, None) as agent:
+        run = await asked(agent, way)
+    assert run.status == "complete"
+    assert Decimal(str(run.total_cost_usd)) >= server.bill_usd > 0
+
+
+@pytest.mark.parametrize("way", ALL)
 async def test_a_reply_without_usage_is_estimated_and_never_free(server: OpenAIServer, way: str) -> None:
     server.script([Answer("Fine, thank you.", usage_told=False)])
     async with agent_at(server, way, None) as agent:

@@ -2,8 +2,9 @@
 
 The layouts differ in names, and in what is inside of what. Here every part is *inside* its whole: cached, written and audio input
 inside `input_tokens`; reasoning and audio output inside `output_tokens`. Anthropic counts its cache beside its input; Gemini, Grok
-and Perplexity their reasoning beside their output: both are added in. Where a report contradicts itself, the larger figure holds, so that
-money is never under-counted; a report of nothing but zeros is unknown, not free.
+and Perplexity their reasoning beside their output: both are added in. Where a report contradicts itself, the larger figure holds, and
+of more cached tokens than input only what exceeds it counts as cached, so that money is never under-counted, whichever figure is right;
+a report of nothing but zeros is unknown, not free.
 
 Sources (read November 2026): OpenAI's `CompletionUsage` and `ResponseUsage` (openai 3.54), langchain-core's `UsageMetadata` (1.7),
 docs.anthropic.com/en/api/messages (usage), ai.google.dev/api/generate-content (UsageMetadata), docs.ollama.com/api (prompt_eval_count).
@@ -101,7 +102,7 @@ def _with_details(table: Mapping[str, Any]) -> Usage | None:
         input_tokens=told_input,
         output_tokens=output,
         total_tokens=told_input + output,
-        cache_read=read,
+        cache_read=max(read - plain_input, 0) if read + written > plain_input > 0 else read,
         cache_write=written,
         cache_write_1h=written_1h,
         reasoning=min(reasoning, output),

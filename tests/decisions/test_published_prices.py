@@ -29,6 +29,7 @@ openai https://developers.openai.com/api/docs/pricing
   gpt-4o-2024-05-13        5        .       .       15     2026-10-12
   gpt-4o-mini              0.15     0.075   .       0.60   2026-10-12
   gpt-4.1                  2        0.50    .       8      2026-10-12
+  gpt-4.1-mini             0.40     0.10    .       1.60   2026-10-12
   gpt-4.1-nano             0.10     0.025   .       0.40   2026-10-12
   gpt-5                    1.25     0.125   .       10     2026-10-12
   gpt-5-mini               0.25     0.025   .       2      2026-10-12
@@ -36,14 +37,21 @@ openai https://developers.openai.com/api/docs/pricing
   gpt-5-pro                15       .       .       120    2026-10-14
   gpt-5.1                  1.25     0.125   .       10     2026-10-12
   gpt-5.2                  1.75     0.175   .       14     2026-10-12
+  gpt-5.2-pro              21       .       .       168    2026-10-14
+  gpt-5-codex              1.25     0.125   .       10     -
+  gpt-5.1-codex-mini       0.25     0.025   .       2      -
   o1                       15       7.50    .       60     2026-10-14
   o1-pro                   150      .       .       600    2026-10-14
+  o1-mini                  1.10     0.55    .       4.40   -
   o3                       2        0.50    .       8      2026-10-12
   o3-mini                  1.10     0.55    .       4.40   2026-10-14
   o3-pro                   20       .       .       80     2026-10-14
+  o3-deep-research         10       2.50    .       40     -
+  o4-mini-deep-research    2        0.50    .       8      -
   o4-mini                  1.10     0.275   .       4.40   2026-10-12
 anthropic https://www.anthropic.com/pricing#api
   claude-3-haiku-20240307      0.25   0.03   0.30    1.25   -
+  claude-3-sonnet-20240229     3        0.30   3.75    15     -
   claude-3-5-haiku-20241022    0.80   0.08   1       4      -
   claude-3-5-sonnet-20241022   3      0.30   3.75    15     -
   claude-3-7-sonnet-20250219   3      0.30   3.75    15     -
@@ -65,6 +73,8 @@ x-ai https://docs.x.ai/docs/models
   grok-4                   3        0.75    .       15     -
   grok-3                   3        0.75    .       15     -
   grok-3-mini              0.30     0.075   .       0.50   -
+  grok-3-fast              5        1.25    .       25     -
+  grok-2-1212              2        .       .       10     -
   grok-4-fast              0.20     0.05    .       0.50   -
   grok-code-fast-1         0.20     0.02    .       1.50   -
 deepseek https://api-docs.deepseek.com/quick_start/pricing
@@ -77,10 +87,13 @@ mistral https://mistral.ai/pricing/api
 groq https://console.groq.com/docs/models
   llama-3.3-70b-versatile  0.59     .       .       0.79   -
   llama-3.1-8b-instant     0.05     .       .       0.08   -
+  qwen/qwen3-32b           0.29     .       .       0.59   -
+  moonshotai/kimi-k2-instruct-0905  1  0.50 .       3      -
   openai/gpt-oss-120b      0.15     0.075   .       0.60   -
   openai/gpt-oss-20b       0.075    0.0375  .       0.30   -
 cohere https://cohere.com/pricing
   command-r-08-2024        0.15     .       .       0.60   -
+  command-r                0.15     .       .       0.60   -
   command-r-plus-08-2024   2.50     .       .       10     -
   command-a-03-2025        2.50     .       .       10     -
   command-r7b-12-2024      0.0375   .       .       0.15   -
@@ -88,11 +101,13 @@ aws https://aws.amazon.com/bedrock/pricing/
   amazon.nova-micro-v1:0   0.035    0.00875 .       0.14   -
   amazon.nova-lite-v1:0    0.06     0.015   .       0.24   -
   amazon.nova-pro-v1:0     0.80     0.20    .       3.20   -
+  amazon.nova-premier-v1:0 2.50     0.625   .       12.50  -
 cerebras https://www.cerebras.ai/pricing#pricing
   llama3.1-8b              0.10     .       .       0.10   2026-07-17
   gpt-oss-120b             0.35     .       .       0.75   -
 moonshotai https://platform.kimi.ai/docs/pricing/chat.md
   kimi-k2-0905-preview     0.60     0.15    .       2.50   -
+  kimi-k2-turbo-preview    1.15     0.15    .       8      -
 together https://www.together.ai/pricing
   meta-llama/Llama-3.3-70B-Instruct-Turbo  0.88  .  .  0.88  -
 """
@@ -125,6 +140,33 @@ def test_a_call_costs_what_the_page_says(
     assert priced is not None
     assert Fraction(priced.cost_usd) == expected / 10**6
     assert priced.provenance["price_source"] == "genai-prices"
+
+
+BY_HAND = [
+    # What the table above leaves out, on the same pages: prices of long prompts (for the whole call), of what is kept in a cache for
+    # an hour (Anthropic: twice the input), of audio that is heard. The sum in the last column is worked out by hand.
+    ("google", "gemini-2.5-pro", {"i": 200_000, "o": 1_009}, "0.26009"),  # 200,000 at 1.25, 1,009 at 10
+    ("google", "gemini-2.5-pro", {"i": 200_001, "o": 1_009}, "0.5151375"),  # all at 2.50 and 15
+    ("google", "gemini-2.5-pro", {"i": 200_001, "o": 1_009, "cache_read": 100_001}, "0.29013525"),  # the cached at 0.25
+    ("google", "gemini-3-pro-preview", {"i": 200_001, "o": 1_009, "cache_read": 100_001}, "0.4581624"),  # 4, 0.40, 18
+    ("anthropic", "claude-sonnet-4-5", {"i": 200_000, "o": 1_000}, "0.615"),  # 3 and 15
+    ("anthropic", "claude-sonnet-4-5", {"i": 200_001, "o": 1_009}, "1.2227085"),  # 6 and 22.50
+    ("anthropic", "claude-sonnet-4-5", {"i": 100_000, "o": 1_000, "cache_write": 100_000, "cache_write_1h": 100_000}, "0.615"),  # 6
+    ("anthropic", "claude-haiku-4-5", {"i": 100_000, "o": 1_000, "cache_write": 30_000, "cache_write_1h": 10_000}, "0.12"),  # 1, 1.25, 2
+    ("anthropic", "claude-opus-4-5", {"i": 100_003, "o": 1_009, "cache_write": 30_003, "cache_write_1h": 30_003}, "0.675255"),  # 5, 10
+    ("google", "gemini-2.5-flash", {"i": 10_001, "o": 1_009, "audio_input": 5_000}, "0.0090228"),  # 0.30, audio 1.00
+    ("google", "gemini-2.0-flash", {"i": 10_001, "o": 1_009, "audio_input": 5_000}, "0.0044037"),  # 0.10, audio 0.70
+    ("openai", "gpt-5.2-pro", {"i": 1_003, "o": 509, "reasoning": 500}, "0.106575"),  # reasoning is output, once
+]
+
+
+@pytest.mark.parametrize(("provider", "model", "used", "usd"), BY_HAND, ids=str)
+def test_what_the_table_leaves_out_worked_out_by_hand(provider: str, model: str, used: dict[str, int], usd: str) -> None:
+    entered, output = used["i"], used["o"]
+    parts = {name: tokens for name, tokens in used.items() if name not in "io"}
+    priced = BOOK.cost(Usage(input_tokens=entered, output_tokens=output, total_tokens=entered + output, **parts), model, provider=provider)
+    assert priced is not None
+    assert priced.cost_usd == Decimal(usd)
 
 
 MILLION = Usage(input_tokens=100_000, output_tokens=100_000, total_tokens=200_000, cache_read=40_000)

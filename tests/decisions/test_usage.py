@@ -121,7 +121,12 @@ REPORTS = {
     "input and total": ({"input_tokens": 100, "total_tokens": 120}, of(100, 20)),
     "a total": ({"total_tokens": 120}, of(0, 120)),
     "a number": (120, of(0, 120)),
-    "parts larger than the whole": ({"input_tokens": 10, "input_token_details": {"cache_read": 40}}, of(40, 0, cache_read=40)),
+    "parts larger than the whole": ({"input_tokens": 10, "input_token_details": {"cache_read": 40}}, of(40, 0, cache_read=30)),
+    "parts larger than the whole, written ones too": (
+        {"input_tokens": 100, "input_token_details": {"cache_read": 50, "cache_creation": 80}},
+        of(130, 0, cache_write=80),
+    ),
+    "cached, and nothing of a whole": ({"output_tokens": 5, "input_token_details": {"cache_read": 40}}, of(40, 5, cache_read=40)),
     "floats": ({"input_tokens": 100.0, "output_tokens": 20.0}, of(100, 20)),
     "nones": ({"input_tokens": 100, "output_tokens": 20, "total_tokens": None, "input_token_details": None}, of(100, 20)),
     "an object": (SimpleNamespace(input_tokens=100, output_tokens=20), of(100, 20)),
@@ -171,6 +176,7 @@ def test_every_part_lies_within_its_whole_and_nothing_told_is_lost(report: dict[
     assert usage.input_tokens >= told[0]
     assert usage.output_tokens >= told[1]
     assert usage.cache_read + usage.cache_write <= usage.input_tokens
+    assert usage.input_tokens - usage.cache_read >= told[0] or not usage.contradiction, "what contradicts itself gets no discount"
     assert usage.cache_write_1h <= usage.cache_write
     assert usage.audio_input <= usage.input_tokens
     assert usage.reasoning <= usage.output_tokens

@@ -233,10 +233,11 @@ def test_what_has_no_price_is_left_out_and_said() -> None:
     assert "no price is known for audio_input, audio_output" in warning
 
 
-def test_usage_that_contradicts_itself_is_said_and_the_larger_figure_billed() -> None:
+def test_usage_that_contradicts_itself_is_said_and_billed_as_if_both_figures_were_right() -> None:
+    """40 cached of 10 came to half of what 10 cost that are not cached: a larger figure, and less money."""
     odd = usage(10, 700, {"cache_read": 40})
     made = billed(AIMessage("Hi.", usage_metadata=odd), "gpt-4o-mini")
-    assert made.cost_usd == (40 * Decimal("0.075") + 700 * Decimal("0.60")) / 10**6
+    assert made.cost_usd == (10 * Decimal("0.15") + 30 * Decimal("0.075") + 700 * Decimal("0.60")) / 10**6
     [warning] = made.warnings
     assert warning.startswith("gpt-4o-mini reported usage that contradicts itself (40 cached of 10 input tokens)")
 
