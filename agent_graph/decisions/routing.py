@@ -8,14 +8,13 @@ __all__ = ["after_reply", "before_model"]
 
 
 def before_model(
-    *, ended: bool, stop: str | None, landing: str | None, landing_known: bool, compress: bool
-) -> Literal["finish", "check_budget", "compress", "call_model"]:
+    *, stop: str | None, landing: str | None, landing_known: bool, compress: bool
+) -> Literal["check_budget", "compress", "call_model"]:
     """Return the node that must be visited before the model may be called.
 
-    A violation goes before everything; compression goes before landing, because it changes what the next call costs.
+    A violation goes before everything; compression goes before landing, because it changes what the next call costs. A landing that
+    `check_budget` has written down is made.
     """
-    if ended:
-        return "finish"
     if stop is not None:
         return "check_budget"
     if compress:
@@ -25,12 +24,11 @@ def before_model(
     return "call_model"
 
 
-def after_reply(*, judged: bool, allowed: bool, calls: int, landing: bool) -> Literal["guard", "run_tool", "finish"]:
+def after_reply(*, allowed: bool, calls: int, landing: bool) -> Literal["guard", "run_tool", "finish"]:
     """Return where a model's reply leads.
 
-    `judged`: every rail has spoken (rails that wait, ask or cost speak in `guard`); `allowed`: what they said was Allow.
-    A landing's tool calls are not run.
+    `allowed`: every rail has spoken, and said Allow (rails that wait, ask or cost speak in `guard`). A landing's tool calls are not run.
     """
-    if not judged or not allowed:
+    if not allowed:
         return "guard"
     return "run_tool" if calls and not landing else "finish"

@@ -213,7 +213,7 @@ async def _before(turn: Turn, state: RunState, asked: list[BaseMessage]) -> _Pla
                 return _Plan(Command(), less.call, less.shown, less.spec, count)
         elif isinstance(said, Land):
             landing = said.key
-    goto = routing.before_model(ended=False, stop=stop, landing=landing, landing_known=state.get("landing") is not None, compress=compress)
+    goto = routing.before_model(stop=stop, landing=landing, landing_known=state.get("landing") is not None, compress=compress)
     if goto == "call_model":
         return _Plan(Command(), call, asked, spec, count)
     update = {"stop": stop, "landing": landing} if goto == "check_budget" else {}
@@ -258,7 +258,7 @@ async def _after(turn: Turn, state: RunState, reply: AIMessage, text: TextRelay,
             step, run.total_tokens, run.total_cost_usd, str(reply.response_metadata.get("model_name") or turn.agent.governor.model.name)
         )
     )
-    goto = routing.after_reply(judged=not waiting, allowed=allowed, calls=len(calls), landing=landing is not None or ended_by is not None)
+    goto = routing.after_reply(allowed=allowed, calls=len(calls), landing=landing is not None or ended_by is not None)
     update = {"messages": written, "step": step} | ({} if ended_by is None else {"ended_by": ended_by})
     return Command(update=update, goto=calls if goto == "run_tool" else goto)
 

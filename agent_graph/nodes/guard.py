@@ -58,7 +58,7 @@ async def _guarded(turn: Turn, state: RunState) -> Command[Next]:
     if turn.streaming and holds_text(turn) and text_of(reply) and not _ran_before(state):
         turn.emit(TextDelta(text_of(reply), step))
     calls = sends(turn, reply, step)
-    runs = routing.after_reply(judged=True, allowed=True, calls=len(calls), landing=landing) == "run_tool"
+    runs = routing.after_reply(allowed=True, calls=len(calls), landing=landing) == "run_tool"
     return Command(update={"messages": [reply]} if changed else {}, goto=calls if runs else "finish")
 
 

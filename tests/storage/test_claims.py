@@ -18,6 +18,7 @@ REQUEST = TurnRequest(
 CLOSE = replace(REQUEST, on_unfinished="close")
 RESUME = replace(REQUEST, input=None)
 REOPEN = replace(RESUME, reopen=True)
+SETTLE = replace(RESUME, settles=True)
 
 
 AT_A_SHARED_LIMIT, AT_ITS_OWN = '{"stop_reason": "budget"}', '{"stop_reason": "max_cost_usd"}'
@@ -70,6 +71,11 @@ TABLE = [
     ("reopen: timeout", past("timeout"), REOPEN, "resume", False),
     ("reopen: complete", past("complete", delivered=True), REOPEN, "not_found", False),
     ("reopen: closed", past("closed", delivered=True), REOPEN, "not_found", False),
+    ("a word: none", None, SETTLE, "not_found", False),
+    ("a word: waiting", past("waiting"), SETTLE, "resume", False),
+    ("a word: waiting, another word is being written", past("waiting", alive=True), SETTLE, "busy", False),
+    ("a word: it goes on already", past("stopped"), SETTLE, "conflict", False),
+    ("a word: ended", past("complete", delivered=True), SETTLE, "conflict", False),
 ]
 
 
