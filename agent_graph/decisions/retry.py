@@ -37,6 +37,8 @@ __all__ = ["Breaker", "Failure", "RetryBudget", "classify", "next_delay"]
 
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 20.0
+MAX_ASKED_S = 3_600.0
+"""What a server may ask for where there is no deadline; a date in 2099, say, is a refusal and nothing to wait for."""
 MAX_CAUSES = 5
 """How far a chain of `raise ... from` is read: clients wrap once or twice; the bound is for chains that bite their own tail."""
 
@@ -167,14 +169,16 @@ def next_delay(failure: Failure, *, attempt: int, attempts: int, time_left_s: fl
         failure: why the attempt failed.
         attempt: number of the attempt that failed, from 1.
         attempts: attempts in all; 0 and 1 both mean no retry.
-        time_left_s: seconds that the call may still use; None for no limit.
+        time_left_s: seconds that the call may still use; None for no limit but the hour that a server may ask for.
         draw: a random number in [0, 1).
     """
     if not failure.retryable or attempt >= attempts:
         return None
     backoff = draw * min(FIRST_BACKOFF_S * 2.0 ** min(attempt - 1, 30), MAX_BACKOFF_S)
-    delay = (failure.retry_after_s or 0.0) + backoff
-    return None if time_left_s is not None and delay >= time_left_s else delay
+    asked = failure.retry_after_s or 0.0
+    delay = asked + backoff
+    too_long = asked > MAX_ASKED_S if time_left_s is None else delay >= time_left_s
+    return None if too_long else delay
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

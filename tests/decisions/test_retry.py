@@ -337,6 +337,10 @@ SERVER = Failure(kind="server", retryable=True, status=503)
         (replace(SERVER, retry_after_s=3.0), 1, 3, None, 0.5, 3.1),
         (replace(SERVER, retry_after_s=3.0), 1, 3, 3.0, 0.0, None),
         (replace(SERVER, retry_after_s=3.0), 1, 3, 3.2, 0.5, 3.1),
+        (replace(SERVER, retry_after_s=3_600.0), 1, 3, None, 0.0, 3_600.0),
+        (replace(SERVER, retry_after_s=3_601.0), 1, 3, None, 0.0, None),
+        (replace(SERVER, retry_after_s=3_601.0), 1, 3, 9_999.0, 0.0, 3_601.0),
+        (replace(SERVER, retry_after_s=1e9), 1, 3, None, 0.0, None),
     ],
 )
 def test_delays(failure: Failure, attempt: int, attempts: int, time_left_s: float | None, draw: float, delay: float | None) -> None:
