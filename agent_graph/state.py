@@ -34,9 +34,8 @@ __all__ = ["AgentKey", "Call", "Conversation", "Outcome", "RunState", "agent_of"
 
 logger = logging.getLogger("agent_graph")
 
-SNAPSHOT_FREQUENCY = (
-    1_000  # a full copy every so many updates: 50 or the default 100 bring quadratic growth back (12 and 7.4 KB a step against 5.2)
-)
+SNAPSHOT_FREQUENCY = 1_000
+"""A full copy every so many updates: 50 or the default 100 bring quadratic growth back (12 and 7.4 KB a step against 5.2)."""
 
 
 def append_messages(messages: list[Any], writes: Sequence[Any]) -> list[BaseMessage]:

@@ -155,16 +155,20 @@ async def _follow(agent: ProductionAgent, events_of: Events, view: View, turn: _
     """Show the turn's events as they come, and note in `turn` what must be known of it."""
     async with agent:
         with view:
-            async with _closing(events_of(agent)) as events:
-                async for event in events:
-                    if isinstance(event, RunStarted):
-                        turn.run_id = event.run_id
-                    elif isinstance(event, RunFinished):
-                        turn.run = event.run
-                    view.show(event)
+            await _show(events_of(agent), view, turn)
         if turn.run is not None:
             key = TurnKey(agent.namespace, turn.run.run_id, turn.run.turn)
             turn.unpriced = unpriced(await agent.storage.ledger(key))
+
+
+async def _show(stream: AsyncIterator[Event], view: View, turn: _Turn) -> None:
+    async with _closing(stream) as events:
+        async for event in events:
+            if isinstance(event, RunStarted):
+                turn.run_id = event.run_id
+            elif isinstance(event, RunFinished):
+                turn.run = event.run
+            view.show(event)
 
 
 def _report(run: AgentRun, turn: _Turn, arguments: Namespace, location: str) -> list[str]:

@@ -191,7 +191,7 @@ def gradually(messages: Sequence[Message], *, size: Size) -> Iterator[tuple[int,
 def assemble(chosen: Plan, summary: str | None, *, count: Count) -> Compressed:
     """Return the compressed list, with `summary` if it is one that helps, else with a deterministic one."""
     smaller: Compressed | None = None
-    for result in _results(chosen, summary, count):
+    for result in _results(chosen, summary):
         tokens = count(result)
         if tokens <= chosen.limit and tokens < chosen.before:
             return Compressed(messages=result, tokens=tokens, problem=None)
@@ -283,7 +283,7 @@ def _chosen(plan: Plan, free: Sequence[range], count: Count) -> Plan:
     return keeping(low)
 
 
-def _results(chosen: Plan, summary: str | None, count: Count) -> Iterator[list[Message]]:
+def _results(chosen: Plan, summary: str | None) -> Iterator[list[Message]]:
     """Yield what may be the result, the best first: with a summary that is smaller than what it stands for, or without."""
     if chosen.summarised:
         whole = sum(map(chosen.size, chosen.to_summarise))

@@ -44,22 +44,27 @@ async def load_memory(state: RunState, config: RunnableConfig) -> Command[Litera
             raise
         except Exception as error:  # noqa: BLE001  whatever goes wrong inside a turn is its result
             end = outcome.of_error(error, turn)
-    for message in messages:
-        ensure_id(message)
-    update: dict[str, Any] = {
-        "messages": Overwrite(messages) if turn.direct else update_of(known, messages),
-        "run_id": turn.key.run_id,
-        "turn": turn.key.turn,
-        "step": 0,
-        "first": _position_of_input(messages) if first is None else first,
-    }
-    # What the last turn left. A channel that was never written takes no room in any checkpoint, so it is not written to stay as it is.
-    update |= {key: value for key, value in _RESET.items() if key in state}
+    update = _written(turn, state, known, messages, _position_of_input(messages) if first is None else first)
     if ended_by is not None:
         update["ended_by"] = ended_by
     if end is not None:
         update["outcome"] = end
     return Command(update=update, goto="finish" if end else "call_model")
+
+
+def _written(turn: Turn, state: RunState, known: list[BaseMessage], messages: list[BaseMessage], first: int) -> dict[str, Any]:
+    """Return what makes the state that of a new turn, which begins with `messages`, its input at `first`."""
+    for message in messages:
+        ensure_id(message)
+    return {
+        "messages": Overwrite(messages) if turn.direct else update_of(known, messages),
+        "run_id": turn.key.run_id,
+        "turn": turn.key.turn,
+        "step": 0,
+        "first": first,
+        # A channel that was never written takes no room in any checkpoint, so it is not written to stay as it is.
+        **{key: value for key, value in _RESET.items() if key in state},
+    }
 
 
 _RESET: dict[str, Any] = {
@@ -73,6 +78,7 @@ _RESET: dict[str, Any] = {
     "ended_by": None,
     "outcome": None,
 }
+"""What the last turn left, as it was before it."""
 
 
 async def _history(turn: Turn, state: RunState, known: list[BaseMessage]) -> list[BaseMessage]:

@@ -19,6 +19,7 @@ class Circuit:
     callers: int = 0
 
     def count(self, change: int) -> None:
+        """Count a caller that comes (1) or goes (-1)."""
         with _circuits_lock:  # callers may be in several threads, and a lost count would never be found again
             self.callers += change
 

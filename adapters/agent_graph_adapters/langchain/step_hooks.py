@@ -34,7 +34,7 @@ class StepHooks:
 
     def __init__(self, middleware: Sequence[Any], base: type) -> None:
         for one in middleware:
-            _refuse(one, base)
+            _refuse(one)
         self._hooks = {where: [_called(one, where, base) for one in middleware if _hooked(one, where, base)] for where in WHERE}
         for where in ("after_model", "after_agent"):
             self._hooks[where].reverse()
@@ -70,7 +70,7 @@ def _hooked(one: Any, where: str, base: type) -> bool:
     return has(one, where, base) or has(one, f"a{where}", base)
 
 
-def _refuse(one: Any, base: type) -> None:
+def _refuse(one: Any) -> None:
     kind = type(one).__name__
     for where in WHERE:
         declared = [getattr(getattr(type(one), name), "__can_jump_to__", ()) for name in (where, f"a{where}")]
