@@ -135,6 +135,15 @@ class Failure:
     overflow: bool = False
     """The input is longer than the model's context: compress, then try once more."""
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether the service is well and says when to come back: a rate limit with a Retry-After.
+
+        Breaker and retry budget are for a service that is not: whoever comes back when he was told to does not add to its load, and
+        thirty runs at a limit of ten a second would end as if it were down.
+        """
+        return self.kind == "rate_limit" and self.retry_after_s is not None
+
 
 def classify(error: BaseException, *, spec_backend: bool, now: float) -> Failure:
     """Return what `error`, raised by a model call, means.
@@ -185,7 +194,8 @@ def next_delay(failure: Failure, *, attempt: int, attempts: int, time_left_s: fl
 class Breaker:
     """A circuit breaker's state: after `threshold` failures in a row calls stop for `cool_down_s`, then one probe decides.
 
-    Feed it only failures that tell something of the service (`Failure.retryable`): a wrong request says nothing of its health.
+    Feed it only failures that tell something of the service (`Failure.retryable`, not `is_paced`): a wrong request says nothing of its
+    health, and a rate limit is kept by one that is well.
     """
 
     threshold: int = 5

@@ -305,6 +305,21 @@ def test_where_retry_after_is_looked_for(error: Exception, wait_s: float | None)
     assert classify(error, spec_backend=True, now=NOW).retry_after_s == wait_s
 
 
+@pytest.mark.parametrize(
+    ("error", "paced"),
+    [
+        (httpx_error(429, retry_after="2"), True),
+        (httpx_error(429, retry_after="0"), True),
+        (httpx_error(429), False),
+        (httpx_error(503, retry_after="2"), False),
+        (openai_error(openai.RateLimitError, 429, {"code": "insufficient_quota"}, retry_after="2"), False),
+    ],
+    ids=row_id,
+)
+def test_a_rate_limit_that_says_when_to_come_back_says_nothing_against_the_service(error: Exception, paced: bool) -> None:
+    assert classify(error, spec_backend=False, now=NOW).is_paced is paced
+
+
 def test_the_headers_of_the_standard_library_are_read() -> None:
     headers = http.client.HTTPMessage()
     headers["Retry-After"] = "6"

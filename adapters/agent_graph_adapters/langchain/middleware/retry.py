@@ -98,32 +98,33 @@ class RetryMiddleware(AgentMiddleware[Any, Any, Any]):
     async def _attempts(
         self, candidate: Candidate, circuit: Circuit, request: ModelRequest[Any], handler: Handler, wait: Wait
     ) -> ModelResponse[Any]:
-        attempt = 0
+        attempt, paced = 0, False
         while True:
             attempt += 1
             alone, now = circuit.callers <= 1, time.monotonic()
-            if not circuit.breaker.allows(now, alone=alone) or (attempt > 1 and not circuit.budget.allows(alone=alone)):
+            if not circuit.breaker.allows(now, alone=alone) or not (attempt == 1 or paced or circuit.budget.allows(alone=alone)):
                 raise _GaveUp(LLMError(f"{candidate.name}: not asked, because it has just failed for everybody who asked it."))
             circuit.breaker = circuit.breaker.entered(now)
-            circuit.budget = circuit.budget.after("first" if attempt == 1 else "retry")
+            if not paced:
+                circuit.budget = circuit.budget.after("first" if attempt == 1 else "retry")
             try:
                 response = await handler(request)
             except GraphBubbleUp:
                 raise
             except Exception as error:  # noqa: BLE001  the port's border: `_delay` decides what it means, and raises what ends the call
-                delay = self._delay(candidate, circuit, attempt, error)
+                failure = classify(error, spec_backend=candidate.backend is not None, now=time.time())
+                delay, paced = self._delay(failure, circuit, attempt, error), failure.is_paced
                 logger.info("%s: attempt %d failed (%s); again in %.2f s", candidate.name, attempt, describe(error), delay)
                 await wait(asyncio.sleep(delay))
             else:
                 circuit.breaker = circuit.breaker.after("success", time.monotonic())
                 return response
 
-    def _delay(self, candidate: Candidate, circuit: Circuit, attempt: int, error: Exception) -> float:
+    def _delay(self, failure: Failure, circuit: Circuit, attempt: int, error: Exception) -> float:
         """Return the seconds to wait before the next attempt, or raise what ends this model."""
-        failure: Failure = classify(error, spec_backend=candidate.backend is not None, now=time.time())
         if failure.overflow or failure.kind == "contract":
             raise error
-        if failure.retryable:
+        if failure.retryable and not failure.is_paced:
             circuit.breaker = circuit.breaker.after("failure", time.monotonic())
         delay = next_delay(failure, attempt=attempt, attempts=self.attempts, time_left_s=None, draw=random.random())
         if delay is None:

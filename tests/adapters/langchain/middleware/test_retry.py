@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -116,3 +117,22 @@ def test_a_setting_that_cannot_be_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=f"fallbacks: a list of models is due, .*{said}"):
             RetryMiddleware(fallbacks=alone)
+
+
+async def test_a_rate_limit_that_says_when_to_come_back_ends_no_run() -> None:
+    """Of thirty agents at a limit, nine were told that the service had failed for everybody: the breaker had opened for a 429."""
+    told: set[str] = set()
+
+    def limited(body: dict[str, Any]) -> Any:
+        who = body["messages"][-1]["content"]
+        if who in told:
+            return "Fine."
+        told.add(who)
+        return refuse(429, headers={"Retry-After": "0"})
+
+    key: Any = "k"
+    with OpenAIServer(limited) as server:
+        agent = create_agent(ChatOpenAI(model="m", base_url=server.base_url, api_key=key), [], middleware=[RetryMiddleware()])
+        states = await asyncio.gather(*(agent.ainvoke({"messages": [("user", f"{number}")]}) for number in range(30)))
+        assert len(server.requests) == 60
+    assert {state["messages"][-1].text for state in states} == {"Fine."}
