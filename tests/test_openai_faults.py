@@ -292,6 +292,24 @@ async def test_a_reply_without_usage_is_estimated_and_never_free(server: OpenAIS
     assert Decimal(row.cost_nusd) / 10**9 >= server.bill_usd > 0
 
 
+THOUGHT = Tokens(20, 60, reasoning=50)
+ONLY_THOUGHT = {
+    "empty": Answer("", tokens=THOUGHT),
+    "cut at the cap": Answer("", tokens=Tokens(20, 4_096, reasoning=4_096), finish_reason="length"),
+}
+
+
+@pytest.mark.parametrize("way", ["responses", "responses streamed"])
+@pytest.mark.parametrize("entry", ONLY_THOUGHT.values(), ids=ONLY_THOUGHT)
+async def test_a_model_that_thought_and_said_nothing_is_asked_again(server: OpenAIServer, entry: Any, way: str) -> None:
+    """OpenAI refuses a thought that led to nothing: the turn failed with 400, and so did every later one of that run."""
+    server.script([entry, Answer("Fine.", tokens=THOUGHT)])
+    async with agent_at(server, way, FakeClock(auto=True)) as agent:
+        run = await asked(agent, way)
+        assert (run.status, run.output, len(server.requests)) == ("complete", "Fine.", 2)
+        await judged(server, agent, way, run)
+
+
 async def test_a_model_that_was_handed_in_is_asked_for_usage_when_it_streams(server: OpenAIServer) -> None:
     """At any address but OpenAI's a ChatOpenAI leaves usage out of its streams, and the bill was a guess from the text."""
     key: Any = "k"

@@ -26,7 +26,7 @@ from agent_graph.runtime.judging import all_pure, holds_text, rails_at
 from agent_graph.runtime.landing import OF_SIZE, Shortened, shortened
 from agent_graph.runtime.model_call import ModelCall, ModelOverflow, ModelsFailed, NotAffordable, TimeToLand
 from agent_graph.runtime.text_relay import TextRelay
-from agent_graph.runtime.transcript import last_reply, text_of, with_ids
+from agent_graph.runtime.transcript import answerable, last_reply, text_of
 from agent_graph.state import Call, RunState, turn_of
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ async def _called(turn: Turn, state: RunState) -> Command[Next]:
         else:
             if shown is not None:
                 turn.agent.learn(turn, shown)
-            return await _after(turn, state, with_ids(reply, step), text, landing=landing)
+            return await _after(turn, state, answerable(reply, step), text, landing=landing)
     raise AssertionError("unreachable: the last look returns")  # pragma: no cover
 
 
@@ -161,7 +161,7 @@ async def _landed_on_another(
         if isinstance(other, NotAffordable):
             turn.run.landed = None  # nobody was asked
         raise error from None
-    update = await _after(turn, state, with_ids(reply, state["step"] + 1), text, landing=landing)
+    update = await _after(turn, state, answerable(reply, state["step"] + 1), text, landing=landing)
     return replace(update, update={**(update.update or {}), "landing": landing})
 
 

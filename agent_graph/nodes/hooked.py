@@ -18,7 +18,7 @@ from agent_graph.errors import ContractError
 from agent_graph.messages import ensure_id
 from agent_graph.runtime.deadline import Expired, within
 from agent_graph.runtime.model_call import TimeIsUp
-from agent_graph.runtime.transcript import last_reply, repaired, update_of, with_ids
+from agent_graph.runtime.transcript import answerable, last_reply, repaired, update_of
 from agent_graph.state import RunState, append_messages
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def after_model(turn: Turn, known: Sequence[BaseMessage], reply: AIMessage
             "middleware: after_model added messages behind a reply that calls tools, where only the results may stand. Add them in "
             "before_model; answer a call in awrap_tool_call."
         )
-    return with_ids(newest, step), update_of(known, messages), ended_by
+    return answerable(newest, step), update_of(known, messages), ended_by
 
 
 async def after_agent(turn: Turn, messages: Sequence[BaseMessage], first: int) -> tuple[Sequence[BaseMessage], int]:

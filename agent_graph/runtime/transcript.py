@@ -11,11 +11,13 @@ from langgraph.types import Overwrite
 
 from agent_graph.decisions import pairing
 
-__all__ = ["last_reply", "repaired", "text_of", "update_of", "with_ids"]
+__all__ = ["answerable", "last_reply", "repaired", "text_of", "update_of"]
 
 CANCELLED = "This call was cancelled: it has no result."
 _CALL_IDS = {"function_call": "call_id", "tool_use": "id", "tool_call": "id"}
 """Content blocks that say a tool call once more, and where each has its id."""
+_THOUGHTS = frozenset({"reasoning", "thinking", "redacted_thinking"})
+"""Content blocks that hold a thought (OpenAI's responses, Anthropic)."""
 
 
 def repaired(messages: Sequence[BaseMessage], answers: dict[str, str] | None = None) -> Sequence[BaseMessage]:
@@ -60,8 +62,27 @@ def text_of(message: BaseMessage) -> str:
     return message.text
 
 
-def with_ids(reply: AIMessage, step: int) -> AIMessage:
-    """Give every tool call of `reply` an id of its own, and return it: a provider may leave ids out, and a repeated one could not be
+def answerable(reply: AIMessage, step: int) -> AIMessage:
+    """Make `reply` one that a conversation can go on behind, and return it: each call with an id of its own, no thought at its end."""
+    _give_ids(reply, step)
+    if not (reply.tool_calls or reply.invalid_tool_calls):
+        _drop_last_thoughts(reply)
+    return reply
+
+
+def _drop_last_thoughts(reply: AIMessage) -> None:
+    """Take out thoughts that led to nothing: providers refuse a conversation with one, now and for ever after."""
+    if isinstance(reply.content, list) and reply.content:
+        kept = list(reply.content)
+        while kept and isinstance(kept[-1], dict) and kept[-1].get("type") in _THOUGHTS:
+            kept.pop()
+        reply.content = kept or ""
+    if not reply.content:
+        reply.additional_kwargs = {name: value for name, value in reply.additional_kwargs.items() if name != "reasoning"}
+
+
+def _give_ids(reply: AIMessage, step: int) -> None:
+    """Give every tool call of `reply` an id of its own: a provider may leave ids out, and a repeated one could not be
     answered. Content blocks that repeat a call (OpenAI's responses, Anthropic) get the same id."""
     given: dict[str, list[str]] = {}
     seen: set[str] = set()
@@ -75,4 +96,3 @@ def with_ids(reply: AIMessage, step: int) -> AIMessage:
         key = _CALL_IDS.get(str(block.get("type"))) if isinstance(block, dict) else None
         if isinstance(block, dict) and key is not None and given.get(block.get(key) or ""):
             block[key] = given[block.get(key) or ""].pop(0)
-    return reply

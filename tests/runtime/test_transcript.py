@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
-from agent_graph.runtime.transcript import with_ids
+from agent_graph.runtime.transcript import answerable
 
 
 def call(id_: str | None) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def call(id_: str | None) -> dict[str, Any]:
 
 def ids(*told: str | None, wrong: tuple[str | None, ...] = ()) -> list[str | None]:
     invalid = [{"name": "weather", "args": "{", "id": id_, "error": None, "type": "invalid_tool_call"} for id_ in wrong]
-    reply = with_ids(AIMessage("", tool_calls=[call(id_) for id_ in told], invalid_tool_calls=invalid), 3)
+    reply = answerable(AIMessage("", tool_calls=[call(id_) for id_ in told], invalid_tool_calls=invalid), 3)
     return [one["id"] for one in [*reply.tool_calls, *reply.invalid_tool_calls]]
 
 
@@ -36,6 +36,37 @@ def test_a_block_that_repeats_a_call_gets_its_id(kind: str, key: str) -> None:
         {"type": kind, key: "a"},
         {"type": kind, key: "other"},
     ]
-    reply = with_ids(AIMessage(blocks, tool_calls=[call("a"), call("a")]), 3)
+    reply = answerable(AIMessage(blocks, tool_calls=[call("a"), call("a")]), 3)
     assert [block[key] for block in reply.content if isinstance(block, dict) and block["type"] == kind] == ["a", "a_1", "other"]
     assert [one["id"] for one in reply.tool_calls] == ["a", "a_1"]
+
+
+THOUGHT: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "summary": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        ([THOUGHT], ""),
+        ([{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "x"}], ""),
+        ([THOUGHT, {"type": "text", "text": "Fine."}], [THOUGHT, {"type": "text", "text": "Fine."}]),
+        ([THOUGHT, {"type": "text", "text": "Fine."}, THOUGHT], [THOUGHT, {"type": "text", "text": "Fine."}]),
+        (["Fine."], ["Fine."]),
+        ([], []),
+        ("Fine.", "Fine."),
+    ],
+    ids=str,
+)
+def test_a_thought_that_led_to_nothing_is_not_kept(content: Any, kept: Any) -> None:
+    """OpenAI refuses it (`without its required following item`), and Anthropic as the last block of a message."""
+    assert answerable(AIMessage(content), 3).content == kept
+
+
+def test_a_thought_that_led_to_a_call_is_kept() -> None:
+    assert answerable(AIMessage([THOUGHT], tool_calls=[call("a")]), 3).content == [THOUGHT]
+
+
+def test_a_thought_beside_the_content_goes_too() -> None:
+    """As LangChain's older layout of OpenAI's responses has it."""
+    assert answerable(AIMessage("", additional_kwargs={"reasoning": THOUGHT}), 3).additional_kwargs == {}
+    assert answerable(AIMessage("Fine.", additional_kwargs={"reasoning": THOUGHT}), 3).additional_kwargs == {"reasoning": THOUGHT}

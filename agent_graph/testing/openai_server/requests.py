@@ -60,9 +60,12 @@ def input_tokens(api: Api, body: Mapping[str, Any]) -> int:
     return count(json.dumps([said, body.get("instructions"), body.get("tools")], ensure_ascii=False)) + len(said)
 
 
-def wrong(api: Api, body: Mapping[str, Any]) -> Refusal | None:
-    """Return how OpenAI would refuse this request; None where it would not."""
-    return _wrong_fields(api, body) or _wrong_conversation(_ITEMS[api], conversation(api, body))
+def wrong(api: Api, body: Mapping[str, Any], thoughts: Mapping[str, str] | None = None) -> Refusal | None:
+    """Return how OpenAI would refuse this request; None where it would not.
+
+    `thoughts`: the reasoning that led to an item of an earlier response, by its id.
+    """
+    return _wrong_fields(api, body) or _wrong_conversation(_ITEMS[api], conversation(api, body), thoughts or {})
 
 
 def _refused(message: str, param: str | None, code: str | None = None) -> Refusal:
@@ -84,7 +87,7 @@ def _wrong_fields(api: Api, body: Mapping[str, Any]) -> Refusal | None:
     return None
 
 
-def _wrong_conversation(name: str, items: Any) -> Refusal | None:
+def _wrong_conversation(name: str, items: Any, thoughts: Mapping[str, str]) -> Refusal | None:
     if name == "input" and (items is None or isinstance(items, str)):
         return None
     if not isinstance(items, list):
@@ -94,7 +97,7 @@ def _wrong_conversation(name: str, items: Any) -> Refusal | None:
     for at, item in enumerate(items):
         if problem := _problem_of(item):
             return _refused(f"Invalid {name}[{at}]: {problem}", f"{name}[{at}]", "invalid_value")
-    text = _unpaired(items)
+    text = _unpaired(items) or _thoughtless(items, thoughts)
     return None if text is None else _refused(text, name)
 
 
@@ -131,6 +134,23 @@ def _unpaired(items: Sequence[Mapping[str, Any]]) -> str | None:
             break
         open_calls += _asked(item)
     return f"The tool calls {', '.join(map(repr, open_calls))} have no results right behind them." if open_calls else None
+
+
+def _thoughtless(items: Sequence[Mapping[str, Any]], thoughts: Mapping[str, str]) -> str | None:
+    """Return what is wrong with reasoning items: one goes with what it led to, and the other way round."""
+    seen: set[str] = set()
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        name = str(item.get("id"))
+        if item.get("type") == "reasoning":
+            seen.add(name)
+            leads = following is not None and (
+                following.get("type") in ("reasoning", "function_call") or following.get("role") == "assistant"
+            )
+            if not leads:
+                return f"Item {name!r} of type 'reasoning' was provided without its required following item."
+        elif thoughts.get(name, name) not in (name, *seen):
+            return f"Item {name!r} of type {item.get('type')!r} was provided without its required 'reasoning' item: {thoughts[name]!r}."
+    return None
 
 
 def _asked(item: Mapping[str, Any]) -> Sequence[str]:

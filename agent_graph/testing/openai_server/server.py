@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from decimal import Decimal
+from itertools import count, pairwise
 from types import TracebackType
 from typing import Any, Self
 
@@ -63,10 +63,11 @@ class OpenAIServer:
         self._prices = None if prices is None else {name: _unit_prices(entry) for name, entry in prices.items()}
         self._lock = threading.Lock()
         self._taken = 0
-        self._numbers = itertools.count(1)
+        self._numbers = count(1)
         self._port = 0
         self._http: Listener | None = None
         self._conversations: dict[str, list[Any]] = {}
+        self._thoughts: dict[str, str] = {}
         self.requests: list[ServedRequest] = []
         """Every request for a reply so far whose body is a JSON object."""
 
@@ -138,7 +139,7 @@ class OpenAIServer:
         if isinstance(before, Refusal):
             return 0.0, before
         asked = _with(before, request)
-        if refused := wrong(request.api, asked) or self._unknown(asked["model"]):
+        if refused := wrong(request.api, asked, self._thoughts) or self._unknown(asked["model"]):
             return 0.0, refused
         try:
             chosen = plan(self._next(), request.body)
@@ -183,9 +184,13 @@ class OpenAIServer:
         with self._lock:
             request.tokens, request.cost_usd = tokens, bill(tokens, price)
             if request.api == "responses" and request.body.get("store") is not False:
-                body = responses.whole(reply)
-                self._conversations[body["id"]] = [*_items(asked), *body["output"]]
+                self._keep(asked, responses.whole(reply))
         return reply
+
+    def _keep(self, asked: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+        output = body["output"]
+        self._conversations[body["id"]] = [*_items(asked), *output]
+        self._thoughts |= {item["id"]: thought["id"] for thought, item in pairwise(output) if thought["type"] == "reasoning"}
 
 
 def _with(before: list[Any], request: ServedRequest) -> dict[str, Any]:

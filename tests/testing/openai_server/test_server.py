@@ -252,6 +252,21 @@ def test_a_response_goes_on_with_the_one_that_it_names() -> None:
         assert len(server.requests[2].body["input"]) == 1, "the log has what was sent"
 
 
+@pytest.mark.parametrize(("taken_out", "status"), [(None, 200), (0, 400), (slice(1, 3), 400)], ids=["whole", "the thought", "its call"])
+def test_what_a_model_has_thought_stays_with_its_call(taken_out: Any, status: int) -> None:
+    """OpenAI refuses a history out of which one was taken and not the other; an agent that compresses meets it first there."""
+    with (
+        OpenAIServer([Answer(tool_calls=[{"name": "weather", "args": {}}], tokens=Tokens(9, 9, reasoning=5)), "Fine."]) as server,
+        Client(server) as client,
+    ):
+        _, data, _ = client.raw("/v1/responses", json.dumps({"model": "m", "input": "Hi"}).encode())
+        output = json.loads(data)["output"]
+        items = [*output, {"type": "function_call_output", "call_id": output[1]["call_id"], "output": "sunny"}]
+        if taken_out is not None:
+            del items[taken_out]
+        assert client.raw("/v1/responses", json.dumps({"model": "m", "input": [*items, HELLO["messages"][0]]}).encode())[0] == status
+
+
 @pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens", "max_output_tokens"])
 def test_the_output_cap_is_honoured_under_each_of_its_names(key: str) -> None:
     with OpenAIServer(["one two three"], prices={"m": {"input": 0, "output": 1}}) as server, Client(server) as client:

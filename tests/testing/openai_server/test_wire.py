@@ -218,6 +218,35 @@ def test_a_conversation_that_openai_would_refuse(items: Any, says: str | None) -
         assert said is None or (said.status, said.body["error"]["param"].partition("[")[0]) == (400, key)
 
 
+THOUGHT, CALL, TOLD = (
+    {"type": "reasoning", "id": "rs", "summary": []},
+    item("function_call", "a") | {"id": "fc"},
+    item("function_call_output", "a"),
+)
+SAID = {"type": "message", "role": "assistant", "id": "msg", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        ([USER, THOUGHT, CALL, TOLD], None),
+        ([USER, THOUGHT, CALL, TOLD, {**THOUGHT, "id": "rs2"}, SAID, USER], None),
+        ([USER, THOUGHT, {**CALL, "id": "another"}, TOLD], None),
+        ([USER, item("function_call", "a"), TOLD], None),
+        ([USER, {**CALL, "id": None}, TOLD], None),
+        ([USER, THOUGHT], "'rs' of type 'reasoning' was provided without its required following item"),
+        ([THOUGHT, USER], "'rs' of type 'reasoning' was provided without its required following item"),
+        ([USER, CALL, TOLD], "'fc' of type 'function_call' was provided without its required 'reasoning' item: 'rs'"),
+        ([USER, SAID, USER], "'msg' of type 'message' was provided without its required 'reasoning' item: 'rs2'"),
+        ([USER, CALL, TOLD, THOUGHT, SAID], "'fc' of type 'function_call' was provided without"),
+    ],
+    ids=str,
+)
+def test_reasoning_stays_with_what_it_led_to(items: list[Any], says: str | None) -> None:
+    said = wrong("responses", {"model": "m", "input": items}, {"fc": "rs", "msg": "rs2"})
+    assert (said is None) if says is None else (said is not None and says in said.body["error"]["message"])
+
+
 @pytest.mark.parametrize(
     ("api", "changes", "param"),
     [
