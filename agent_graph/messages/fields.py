@@ -275,13 +275,17 @@ def is_text(block: Any) -> bool:
     return isinstance(block, str)
 
 
+def _is_call(block: Any) -> bool:
+    return isinstance(block, Mapping) and block.get("type") in ("function_call", "tool_use", "tool_call")
+
+
 def with_text(content: Any, text: str) -> Any:
-    """Return the content blocks, with `text` in place of theirs if somebody has changed it since they were written."""
+    """Return the content blocks, with `text` in place of theirs, or before their calls, if somebody has changed it since."""
     if not isinstance(content, list):
         return text
     if text_of(content) == text:
         return content
-    first = next((index for index, block in enumerate(content) if is_text(block)), len(content))
+    first = next((index for index, block in enumerate(content) if is_text(block) or _is_call(block)), len(content))
     others = [block for block in content[first:] if not is_text(block)]
     return [*content[:first], {"type": "text", "text": text}, *others]
 

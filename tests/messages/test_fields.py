@@ -129,6 +129,13 @@ def test_a_changed_text_takes_the_place_of_the_blocks_text(blocks: Any, text: st
     assert with_text(blocks, text) == shown
 
 
+@pytest.mark.parametrize("kind", ["function_call", "tool_use", "tool_call"])
+def test_a_text_that_is_added_stands_before_the_calls(kind: str) -> None:
+    """A rail that put a text into a reply of nothing but calls put it between a call and its result, which a provider may refuse."""
+    thought, call = {"type": "reasoning", "id": "rs"}, {"type": kind, "id": "c1"}
+    assert with_text([thought, call, call], "Said.") == [thought, {"type": "text", "text": "Said."}, call, call]
+
+
 @pytest.mark.parametrize(
     ("message", "due"),
     [
