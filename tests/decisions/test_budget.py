@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agent_graph.decisions.budget import (
     MIN_OUTPUT_TOKENS,
     MIN_REASONING_TOKENS,
+    NOTHING,
     Account,
     Estimate,
     Land,
@@ -179,6 +180,30 @@ def test_the_landing_keeps_a_fifth_of_the_time_and_at_most_ten_seconds(timeout_s
     assert landing_share_s(timeout_s) == pytest.approx(share_s)
 
 
+def left(tokens: int | None = None, usd: str | None = None, kept: Estimate = NOTHING) -> Account:
+    """An account with so much left."""
+    return Account(limits=Limits(max_tokens=tokens, max_cost_usd=None if usd is None else D(usd)), spent=Spent(), owner="above", kept=kept)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "cap"),
+    [
+        ([left()], 1_000),
+        ([left(10_000), left(700)], 600),
+        ([left(700), left(10_000)], 600),
+        ([left(10_000), left(700, kept=estimate(60, output=40))], 500),
+        ([left(usd="1"), left(usd="0.005")], 500),
+        ([left(usd="0.005"), left(usd="1")], 500),
+        ([left(usd="1"), left(usd="0.005", kept=estimate(usd="0.001"))], 400),
+        ([left(700), left(usd="0.005")], 500),
+    ],
+)
+def test_the_tightest_account_decides_how_far_a_call_is_shrunk(accounts: list[Account], cap: int) -> None:
+    """A call of 100 tokens, and at most 1,000 of output for a cent."""
+    call = estimate(100, "0.01", output=1_000)
+    assert ask(Limits(), Spent(), call, output_price_usd=D("0.00001"), can_shrink=True, above=accounts) == Normal(cap)
+
+
 # --- promises ------------------------------------------------------------------------------------------------------------
 
 money = st.decimals(min_value=0, max_value=2, places=9)
@@ -250,6 +275,33 @@ def test_an_admitted_call_never_lets_settled_and_reserved_pass_the_limit(limits:
         assert min(floor, made.output_tokens) <= admission.max_output_tokens <= made.output_tokens
     else:
         assert admission.max_output_tokens is None
+
+
+@st.composite
+def accounts(draw: st.DrawFn) -> Account:
+    """An account with some room left, or without a limit: of two drawn at random, hardly one would admit anything."""
+    spent, tokens, usd = draw(spent_strategy), draw(st.none() | st.integers(1, 12_000)), draw(st.none() | money)
+    kept = Estimate(input_tokens=draw(st.integers(0, 500)), output_tokens=draw(st.integers(0, 500)), cost_usd=draw(money) / 10)
+    limits = Limits(
+        max_tokens=None if tokens is None else spent.bound_tokens + tokens, max_cost_usd=None if usd is None else spent.bound_usd + usd
+    )
+    return Account(limits=limits, spent=spent, owner="above", shared=draw(st.booleans()), kept=kept)
+
+
+@given(spent=spent_strategy, question=questions(), above=st.lists(accounts(), min_size=1, max_size=3))
+def test_an_admitted_call_fits_in_each_account_above_and_leaves_there_what_its_owner_keeps(
+    spent: Spent, question: dict[str, Any], above: list[Account]
+) -> None:
+    """The turns that began this one and the budgets it shares: the tightest of them decides."""
+    admission = admit(Limits(), spent, above=above, **question)
+    if isinstance(admission, Refuse):
+        return
+    made = question["landing"] if isinstance(admission, Land) else question["call"]
+    tokens, usd = worst_case(made, admission.max_output_tokens, question["output_price_usd"])
+    for account in above:
+        kept = account.kept.input_tokens + account.kept.output_tokens
+        assert account.limits.max_tokens is None or account.spent.bound_tokens + kept + tokens <= account.limits.max_tokens
+        assert account.limits.max_cost_usd is None or account.spent.bound_usd + account.kept.cost_usd + usd <= account.limits.max_cost_usd
 
 
 @given(limits=limits_strategy, less=spent_strategy, more=spent_strategy, question=questions())
@@ -345,6 +397,13 @@ def test_a_call_is_made_only_where_a_shared_budget_can_hold_a_landing_behind_it(
     assert admission == said
     if isinstance(admission, Normal):
         assert admission.held == grown
+
+
+def test_a_refusal_in_usd_names_what_is_spent_and_what_the_call_and_its_landing_cost() -> None:
+    account = Account(limits=Limits(max_cost_usd=D("0.30")), spent=Spent(cost_usd=D("0.20")), owner="team (a day)", shared=True)
+    call, landing = estimate(1, "0.08"), estimate(1, "0.05")
+    said = ask(Limits(), Spent(), call, landing, first=True, landing_held=landing, above=[account])
+    assert said == Refuse("budget", "budget: team (a day): max_cost_usd 0.2 + 0.13 of 0.3")
 
 
 def test_where_none_is_to_be_held_a_first_call_may_use_a_shared_budget_up() -> None:
