@@ -30,8 +30,7 @@ def repaired(messages: Sequence[BaseMessage], answers: dict[str, str] | None = N
         return ToolMessage((answers or {}).get(call_id, CANCELLED), tool_call_id=call_id, status="error")
 
     views = [_view(message) for message in messages]
-    found = pairing.repairs(views)
-    if not found.drop and not found.missing:
+    if not pairing.repairs(views):
         return messages
     return pairing.repaired(messages, views, answer)
 

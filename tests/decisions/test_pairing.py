@@ -70,6 +70,10 @@ BROKEN = {
         [asks("a"), SYSTEM, told("a")],
         Repairs(drop=(2,), missing=((0, "a"),), moved=((0, "a", 2),)),
     ),
+    "after a note, answered twice": (
+        [asks("a"), SYSTEM, told("a"), told("a")],
+        Repairs(drop=(2, 3), missing=((0, "a"),), moved=((0, "a", 2),)),
+    ),
     "answers of two replies mixed": (
         [asks("a"), asks("b"), told("a"), told("b")],
         Repairs(drop=(2,), missing=((0, "a"),), moved=((0, "a", 2),)),

@@ -207,3 +207,10 @@ def test_the_beginning_of_long_bytes_is_kept(value: bytes, beginning: str) -> No
     assert text.endswith("[cut: only the beginning of these bytes is kept]")
     assert 250 < len(text) <= 300
     assert "\ufffd" not in text
+
+
+def test_an_object_that_stands_twice_in_what_is_cut_is_no_cycle() -> None:
+    part = {"text": "a" * 2_000}
+    stored = make_storable([part, part, "b" * 5_000], max_chars=4_000)
+    assert stored.json.count('{"text":"aaa') == 2
+    assert "a cycle" not in stored.json

@@ -1,13 +1,14 @@
-"""Every tool call has an id of its own, wherever the reply says it."""
+"""Every tool call has an id of its own, wherever the reply says it, and an answer; what is as it should be is left alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langgraph.types import Overwrite
 
-from agent_graph.runtime.transcript import answerable
+from agent_graph.runtime.transcript import CANCELLED, answerable, repaired, update_of
 
 
 def call(id_: str | None) -> dict[str, Any]:
@@ -70,3 +71,28 @@ def test_a_thought_beside_the_content_goes_too() -> None:
     """As LangChain's older layout of OpenAI's responses has it."""
     assert answerable(AIMessage("", additional_kwargs={"reasoning": THOUGHT}), 3).additional_kwargs == {}
     assert answerable(AIMessage("Fine.", additional_kwargs={"reasoning": THOUGHT}), 3).additional_kwargs == {"reasoning": THOUGHT}
+
+
+QUESTION, ASKS = HumanMessage("q"), AIMessage("", tool_calls=[call("a"), call("b")])
+A, B = ToolMessage("1", tool_call_id="a"), ToolMessage("2", tool_call_id="b")
+
+
+def test_a_list_that_is_as_it_should_be_is_returned_itself() -> None:
+    """A state that is written anew at each step would cost the whole conversation each time."""
+    messages = [QUESTION, ASKS, A, B]
+    assert repaired(messages) is messages
+
+
+def test_each_open_call_is_answered_and_an_answer_to_nobody_goes() -> None:
+    known = repaired([QUESTION, ASKS, A], {"b": "unknown", "c": "never asked"})
+    assert [message.text for message in known] == ["q", "", "1", "unknown"]
+    assert repaired([QUESTION, ASKS, B])[-1].text == CANCELLED
+    assert list(repaired([A, QUESTION])) == [QUESTION]
+
+
+@pytest.mark.parametrize(
+    ("messages", "written"),
+    [([QUESTION, ASKS, A], [A]), ([QUESTION, ASKS], Overwrite([QUESTION, ASKS])), ([ASKS, QUESTION, A], Overwrite([ASKS, QUESTION, A]))],
+)
+def test_only_what_comes_after_is_written(messages: list[BaseMessage], written: Any) -> None:
+    assert update_of([QUESTION, ASKS], messages) == written
