@@ -26,6 +26,10 @@ class Share:
         """Return where a row of `now` counts."""
         return Charge(self.namespace, self.budget.name, self.budget.period_of(now))
 
+    def counts_in(self, charge: Charge) -> bool:
+        """Return whether it is this budget that `charge` names, at whatever time."""
+        return (charge.namespace, charge.budget) == (self.namespace, self.budget.name)
+
     def cap(self, charge: Charge) -> BudgetCap:
         """Return how much may count there."""
         limit = self.budget.max_cost_usd

@@ -2,8 +2,9 @@
 
 How it works
     A call counts in its turn's own account; in those of the turns above it, since a turn begun inside a tool of another is that
-    one's child; and in the budgets shared by name. A parent keeps one row a child, which follows the child's sums: so what a child
-    reserves is out of reach for its parent and its siblings, and after a crash the parent's account still covers it. Shared budgets
+    one's child; and in the budgets shared by name. A parent keeps a row of each child, which follows the child's sums: so what a child
+    reserves is out of reach for its parent and its siblings, and after a crash the parent's account still covers it. (Of a child
+    in another storage one for each day, or budget, in which it counts here: what was reserved in one is settled there.) Shared budgets
     are decided by the storage (`Storage.reserve`), because other processes reserve there too.
 
 What must stay true
@@ -22,13 +23,13 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agent_graph.decisions.budget import NOTHING, Account, Estimate, Limits, Refuse, Spent
 from agent_graph.runtime.account import Totals, totals, usd
 from agent_graph.runtime.held import Holding
 from agent_graph.runtime.shares import Share
-from agent_graph.storage.port import BudgetAnswer, BudgetUse, Charge, LedgerRow, TurnKey
+from agent_graph.storage.port import BudgetAnswer, BudgetCap, BudgetUse, Charge, LedgerRow, TurnKey
 
 if TYPE_CHECKING:
     from agent_graph.config import Budget
@@ -58,12 +59,12 @@ class Asked:
     """A storage that was asked to hold a row in its shared budgets."""
 
     account: TurnAccount
-    charges: tuple[Charge, ...]
+    caps: Sequence[BudgetCap]
     answer: Awaitable[BudgetAnswer]
 
     def learn(self, answer: BudgetAnswer) -> None:
         """Remember what the budgets hold, as the storage has answered."""
-        self.account.uses.update(zip(self.charges, answer.uses, strict=False))
+        self.account.uses.update(zip((cap.charge for cap in self.caps), answer.uses, strict=False))
 
 
 class _Numbers:
@@ -110,7 +111,10 @@ class TurnAccount:
         self._agent = agent
         self._now = now
         self._numbers = _Numbers()
-        self._children: dict[str, LedgerRow] = {}
+        self._children: dict[str, list[LedgerRow]] = {}
+        """The rows of each turn below by its name, oldest first: one for each day, or budget, in which it counts here."""
+        self._begun: dict[int, float] = {}
+        """When each open reservation was made: what becomes of it counts where that did."""
         own = () if budget is None else (Share(key.namespace, budget),)
         inherited = () if parent is None or not self._beside(parent) else parent.shares
         self.shares: tuple[Share, ...] = tuple(dict.fromkeys((*own, *inherited)))
@@ -121,14 +125,14 @@ class TurnAccount:
         """Take up the account where the rows leave it. What was reserved and never settled is uncertain from now on."""
         self.sums = totals(rows)
         self._numbers.last = max((row.entry for row in rows), default=0)
-        self._children = {_name_of(row): row for row in rows if row.kind == "subagent"}
+        self._children = {}
         self.holding.restore(rows)
         for row in rows:
             if row.state == "reserved" and row.kind != "landing":
                 row = replace(row, state="unsettled")
                 self._write(row)
-                if row.kind == "subagent":
-                    self._children[_name_of(row)] = row
+            if row.kind == "subagent":
+                self._children.setdefault(_name_of(row), []).append(row)
 
     # -- rows -------------------------------------------------------------------------------------------------------------------
 
@@ -141,16 +145,18 @@ class TurnAccount:
         """Return the number of a new row."""
         return self._numbers.next()
 
-    def charges(self) -> tuple[Charge, ...]:
-        """Return where a row of now counts in shared budgets."""
-        return tuple(share.charge(self._now()) for share in self.shares)
+    def charges(self, at: float | None = None) -> tuple[Charge, ...]:
+        """Return where a row of `at` (seconds since the epoch; None: now) counts in shared budgets: in each once, whoever names it."""
+        at = self._now() if at is None else at
+        return tuple(dict.fromkeys(share.charge(at) for share in self.shares))
 
     def enter(self, row: LedgerRow, asked_for: LedgerRow) -> list[Asked]:
         """Count a reservation here and above; return whom to await for shared budgets. `asked_for`: the row that they are asked to hold."""
         self.sums.add(row)
+        self._begun[row.entry] = at = self._now()
         asked = self._write(asked_for, reserving=True)
         try:
-            return [*asked, *self._tell(reserving=True)]
+            return [*asked, *self._tell(at, reserving=True)]
         except BaseException:  # a turn above can record nothing any more, so this one makes no call
             for one in asked:
                 asyncio.ensure_future(one.answer).add_done_callback(_look_at)
@@ -159,14 +165,14 @@ class TurnAccount:
     def withdraw(self, row: LedgerRow) -> None:
         """Take out a reservation that was not written."""
         self.sums.add(row, -1)
-        self._tell()
+        self._tell(self._begun.pop(row.entry, None))
 
     def close(self, reserved: LedgerRow, row: LedgerRow) -> None:
         """Let `row`, which is how it ended, stand for the reservation."""
         self.sums.add(reserved, -1)
         self.sums.add(row)
         self._write(row)
-        self._tell()
+        self._tell(self._begun.pop(row.entry, None))
 
     async def durable(self) -> None:
         """The barrier: return when everything queued so far is on disk, for this turn and all above it."""
@@ -176,8 +182,8 @@ class TurnAccount:
 
     def _write(self, row: LedgerRow, *, reserving: bool = False) -> list[Asked]:
         if row.charges and reserving:
-            caps = [share.cap(charge) for share, charge in zip(self.shares, row.charges, strict=False)]  # a resumed row may have others
-            return [Asked(self, row.charges, self._storage.reserve(row, fence=self._fence, caps=caps))]
+            caps = [share.cap(charge) for charge in row.charges for share in self.shares if share.counts_in(charge)]
+            return [Asked(self, caps, self._storage.reserve(row, fence=self._fence, caps=caps))]
         self._storage.put(row, fence=self._fence)
         return []
 
@@ -235,13 +241,13 @@ class TurnAccount:
         """Tell the turn above what this one has spent so far: after a crash its row may say less, or more."""
         with _lock:
             if self.parent is not None and (self.entries or self._name in self.parent._children):
-                self._tell()
+                self._tell(None)
 
     def leave(self) -> None:
         """Tell the turn above that this one has ended, or was stopped."""
         with _lock:
             if self.parent is not None and self._name in self.parent._children:
-                self._tell(state=_end_of(self.sums))
+                self._tell(None, over=True)
             self.ended = True
 
     def give_back(self) -> None:
@@ -254,8 +260,7 @@ class TurnAccount:
         name = _name(key)
         with _lock:
             if name in self._children:
-                sums = totals(rows)
-                self._book_child(name, "", sums, _end_of(sums))
+                self._book_child(name, "", totals(rows), at=None, over=True)
 
     @property
     def _name(self) -> str:
@@ -271,7 +276,9 @@ class TurnAccount:
     def _beside(self, other: TurnAccount) -> bool:
         """Return whether both write to the same storage, so that one transaction reaches both."""
         here, there = self._storage, other._storage
-        return here is there or (here.location == there.location != ":memory:")
+        if here is there or ":memory:" in (here.location, there.location):
+            return here is there
+        return here.location == there.location or os.path.realpath(here.location) == os.path.realpath(there.location)
 
     def _all_shares(self) -> Iterator[tuple[TurnAccount, Share]]:
         """Yield the shared budgets in which this turn's calls count, each with the account whose rows count there."""
@@ -281,49 +288,84 @@ class TurnAccount:
                 yield from ((account, share) for share in account.shares)
             below = account
 
-    def _tell(self, *, reserving: bool = False, state: Any = "reserved") -> list[Asked]:
-        """Bring the rows of the turns above up to this one's sums."""
+    def _tell(self, at: float | None, *, reserving: bool = False, over: bool = False) -> list[Asked]:
+        """Bring the rows of the turns above up to this one's sums. `at`: when the reservation that changes them was made."""
         parent = self.parent
         if parent is None or parent.ended:
             return []
-        charges = () if self._beside(parent) else parent.charges()
-        return parent._book_child(self._name, self._agent, self.sums, state, charges=charges, reserving=reserving)
+        apart = not self._beside(parent)
+        return parent._book_child(self._name, self._agent, self.sums, at=at, apart=apart, reserving=reserving, over=over)
 
     def _book_child(
-        self, name: str, agent: str, sums: Totals, state: Any, *, charges: tuple[Charge, ...] = (), reserving: bool = False
+        self, name: str, agent: str, sums: Totals, *, at: float | None, apart: bool = False, reserving: bool = False, over: bool = False
     ) -> list[Asked]:
-        known = self._children.get(name)
-        row = LedgerRow(
+        """Let the rows of a turn below add up to its `sums`. What has changed counts where that of `at` does (None: its newest row).
+
+        Args:
+            name: of the turn.
+            agent: whose it is.
+            sums: what it has spent and reserved in all.
+            at: when the reservation that changes the sums was made, seconds since the epoch.
+            apart: whether its own rows are in another storage, so that these count in the shared budgets.
+            reserving: whether its storage is to be asked.
+            over: whether it has ended, or was stopped.
+        """
+        rows = self._children.setdefault(name, [])
+        if at is not None or not rows:
+            charges = self.charges(at) if apart else ()
+            place = next((place for place, row in enumerate(rows) if row.charges == charges), len(rows))
+            if place == len(rows):
+                rows.append(self._child_row(name, rows[0].model if rows else agent, rows[0].step if rows else self.sums.steps, charges))
+        else:
+            place = len(rows) - 1
+        booked = _booked(rows, place, sums, over=over)
+        changed = [place, *(other for other, row in enumerate(booked) if other != place and row != rows[other])]
+        asked: list[Asked] = []
+        for other in changed:
+            row = replace(booked[other], used_s=self.used_s())
+            self.sums.add(rows[other], -1)
+            self.sums.add(row)
+            rows[other] = row
+            asked += self._write(row, reserving=reserving and other == place)
+        return [*asked, *self._tell(at, reserving=reserving)]
+
+    def _child_row(self, name: str, agent: str, step: int, charges: tuple[Charge, ...]) -> LedgerRow:
+        return LedgerRow(
             key=self.key,
-            entry=self.next_entry() if known is None else known.entry,
-            step=self.sums.steps if known is None else known.step,
+            entry=self.next_entry(),
+            step=step,
             kind="subagent",
             attempt=1,
-            model=agent if known is None else known.model,
-            state=state,
-            bound_nusd=sums.uncertain_nusd,
-            bound_tokens=sums.uncertain_tokens,
-            cost_nusd=sums.cost_nusd,
-            tokens=sums.tokens,
+            model=agent,
+            state="reserved",
+            bound_nusd=0,
+            bound_tokens=0,
             usage=name,
-            charges=charges if known is None else known.charges,
-            used_s=self.used_s(),
+            charges=charges,
         )
-        if known is not None:
-            self.sums.add(known, -1)
-        self.sums.add(row)
-        self._children[name] = row
-        return [*self._write(row, reserving=reserving), *self._tell(reserving=reserving)]
+
+
+def _booked(rows: Sequence[LedgerRow], place: int, sums: Totals, *, over: bool) -> list[LedgerRow]:
+    """Return a child's rows so that they add up to `sums`: the one at `place` takes the difference, the others what it cannot go below."""
+    booked = list(rows)
+    nusd = sums.uncertain_nusd - sum(row.bound_nusd for row in rows)
+    tokens = sums.uncertain_tokens - sum(row.bound_tokens for row in rows)
+    for other in sorted(range(len(rows)), key=lambda other: (other != place, -other)):
+        row = rows[other]
+        booked[other] = replace(row, bound_nusd=max(0, row.bound_nusd + nusd), bound_tokens=max(0, row.bound_tokens + tokens))
+        nusd, tokens = min(0, row.bound_nusd + nusd), min(0, row.bound_tokens + tokens)
+    booked[place] = replace(
+        booked[place],
+        cost_nusd=rows[place].cost_nusd + sums.cost_nusd - sum(row.cost_nusd for row in rows),
+        tokens=rows[place].tokens + sums.tokens - sum(row.tokens for row in rows),
+        state="reserved",
+    )
+    return [replace(row, state="unsettled" if row.bound_nusd or row.bound_tokens else "settled") for row in booked] if over else booked
 
 
 def _look_at(answer: asyncio.Future[BudgetAnswer]) -> None:
     if not answer.cancelled():
         answer.exception()  # else asyncio would complain that nobody looked at it
-
-
-def _end_of(sums: Totals) -> str:
-    """Return the state of an ended child's row."""
-    return "unsettled" if sums.uncertain_nusd or sums.uncertain_tokens else "settled"
 
 
 def _name(key: TurnKey) -> str:
