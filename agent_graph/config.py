@@ -207,7 +207,7 @@ def _unknown_key(key: object, known: set[str]) -> str:
 def _number(key: str, value: Any) -> int | float | Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise ConfigError(f"{key}: a number is due, not {value!r} ({type(value).__name__}).")
-    if math.isnan(value):
+    if value.is_nan() if isinstance(value, Decimal) else value != value:  # NaN alone is not itself; `math.isnan` takes no huge int
         raise ConfigError(f"{key}: NaN is no limit. Use None for no limit.")
     if value < 0:
         raise ConfigError(f"{key}: {value} is negative. Use None for no limit.")
@@ -217,7 +217,7 @@ def _number(key: str, value: Any) -> int | float | Decimal:
 def _whole(minimum: int) -> Callable[[str, Any], int]:
     def check(key: str, value: Any) -> int:
         number = _number(key, value)
-        if math.isinf(number):
+        if number == math.inf:
             raise ConfigError(f"{key}: infinity is written None.")
         if number != int(number):
             raise ConfigError(f"{key}: a whole number is due, not {value!r}.")
@@ -229,10 +229,10 @@ def _whole(minimum: int) -> Callable[[str, Any], int]:
 
 
 def _seconds(key: str, value: Any) -> float:
-    number = float(_number(key, value))
-    if math.isinf(number):
+    number = _number(key, value)
+    if number > sys.float_info.max:
         raise ConfigError(f"{key}: infinity is written None.")
-    return number
+    return float(number)
 
 
 def _usd(key: str, value: Any) -> Decimal:

@@ -71,6 +71,18 @@ async def test_whoever_is_refused_again_and_again_does_not_try_for_ever(tmp_path
     await storage.close()
 
 
+@pytest.mark.parametrize("picodollars", range(309_081, 309_281, 20))
+async def test_prices_and_limits_below_a_nano_dollar_refuse_nobody_for_ever(picodollars: int) -> None:
+    """Call and landing fit together, and not once each was rounded up to whole nano-dollars: refused a hundred times in a row."""
+    provider, team = Provider(), Budget("team-a", max_cost_usd=Decimal(picodollars) / 10**12, per="total")
+    model = paid(provider, looks_once, usd_per_token=Decimal("1e-10"))
+    prices = {"paid": {"input": Decimal("1e-4"), "output": Decimal("1e-4")}}
+    agent = create_production_agent(model, [look], prices=prices, budget=team, storage=":memory:", max_output_tokens=700, max_cost_usd=None)
+    run = await agent.run("q")
+    assert (run.status, run.error) == ("complete", None)
+    await agent.aclose()
+
+
 # -- a shared limit that has been raised -----------------------------------------------------------------------------------------
 
 
@@ -177,6 +189,8 @@ async def test_a_turn_that_waits_for_a_person_holds_nothing(tmp_path: Path) -> N
         (lambda: Budget("a\n", max_cost_usd=1, per="day"), "control character"),
         (lambda: Budget("a", max_cost_usd=-1, per="day"), "budget: max_cost_usd: -1 is negative"),
         (lambda: Budget("a", max_cost_usd=float("nan"), per="day"), "NaN"),
+        (lambda: Budget("a", max_cost_usd=Decimal("sNaN"), per="day"), "budget: max_cost_usd: NaN"),
+        (lambda: create_production_agent("offline", timeout_s=10**400), "timeout_s: infinity is written None"),
         (lambda: Budget("a", max_tokens=1.5, per="day"), "budget: max_tokens: a whole number"),  # type: ignore[arg-type]  # on purpose
         (lambda: Budget("a", max_cost_usd=1, per="week"), "budget: per: 'week' is not one of"),  # type: ignore[arg-type]  # on purpose
         (lambda: create_production_agent("offline", budget="team-a"), "budget=Budget('team-a', max_cost_usd=..., per=\"day\")"),  # type: ignore[arg-type]  # on purpose

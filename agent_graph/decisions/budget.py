@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def admit(
     cap = _Cap(price_usd=output_price_usd or Decimal(0), floor=floor, shrinks=can_shrink)
     accounts = (Account(limits=limits, spent=spent, owner=""), *above)
     after = None if landing is None else cap.least(landing_after or landing)
-    held = None if landing is None or landing_held is None else cap.least(landing_held)
+    held = None if landing is None or landing_held is None else _in_whole_nano(cap.least(landing_held))
     if landing is None or after is None or first:
         fitted = cap.fit(call, _Room.of(accounts, held=held))
         if isinstance(fitted, Normal):
@@ -356,6 +356,11 @@ def _left(account: Account, landing: Estimate | None) -> _Room:
         tokens=None if limits.max_tokens is None else limits.max_tokens - spent.bound_tokens - _tokens(kept) - tokens,
         usd=None if limits.max_cost_usd is None else limits.max_cost_usd - spent.bound_usd - kept.cost_usd - usd,
     )
+
+
+def _in_whole_nano(held: Estimate) -> Estimate:
+    """Return what a row of the ledger holds for `held`: else it and the call, each rounded up there, might not fit where both do here."""
+    return replace(held, cost_usd=(held.cost_usd / NANO_USD).to_integral_value(rounding=ROUND_CEILING) * NANO_USD)
 
 
 def _tokens(call: Estimate) -> int:

@@ -32,13 +32,18 @@ class Share:
 
     def cap(self, charge: Charge) -> BudgetCap:
         """Return how much may count there."""
+        return BudgetCap(charge, self._nusd, self.budget.max_tokens)
+
+    @property
+    def _nusd(self) -> int | None:
+        """Its limit as the storage decides by it: in whole billionths of a USD."""
         limit = self.budget.max_cost_usd
-        return BudgetCap(charge, None if limit is None else int(limit * NANO), self.budget.max_tokens)
+        return None if limit is None else int(limit * NANO)
 
     def account(self, use: BudgetUse, held: Estimate) -> Account:
         """Return it as an account; `held`: what the turn that asks holds in it."""
         return Account(
-            limits=Limits(max_tokens=self.budget.max_tokens, max_cost_usd=self.budget.max_cost_usd),
+            limits=Limits(max_tokens=self.budget.max_tokens, max_cost_usd=None if self._nusd is None else usd(self._nusd)),
             spent=Spent(tokens=use.tokens - held.input_tokens, cost_usd=usd(use.nusd) - held.cost_usd),
             held=held,
             owner=f"{self.budget.name} ({'a day' if self.budget.per == 'day' else 'in all'})",
