@@ -18,7 +18,7 @@ from agent_graph.runtime.account import totals
 from agent_graph.runtime.turn_account import _booked
 from agent_graph.storage.port import LedgerRow, TurnKey
 from agent_graph.testing import FakeClock
-from tests.provider import FORTY_CENTS, Hangs, Provider, paid, paid_agent, tool_call, used_usd
+from tests.provider import FORTY_CENTS, Hangs, Provider, look, paid, paid_agent, tool_call, used_usd
 
 DAY_S = 86_400
 
@@ -30,12 +30,14 @@ def total(name: str, usd: str) -> Budget:
 class Pair:
     """A lead that asks its clerk once, each over its own file; `says` is the clerk's model."""
 
-    def __init__(self, provider: Provider, says: Any, *, tools: Any = (), lead: dict[str, Any], clerk: dict[str, Any]) -> None:
+    def __init__(
+        self, provider: Provider, says: Any, *, tools: Any = (), lead: dict[str, Any], clerk: dict[str, Any], idempotent: bool = True
+    ) -> None:
         self.told: list[AgentRun] = []
         options: dict[str, Any] = {"max_cost_usd": 5, "timeout_s": None, "max_output_tokens": 400}
         self.clerk = paid_agent(paid(provider, says, name="clerk"), tools, **{"name": "clerk", **options, **clerk})
         model = paid(provider, self._leads, name="lead", usd_per_token=Decimal("0.000001"))
-        self.lead: ProductionAgent = paid_agent(model, [tool(extras={"idempotent": True})(self.ask)], **{**options, **lead})
+        self.lead: ProductionAgent = paid_agent(model, [tool(extras={"idempotent": idempotent})(self.ask)], **{**options, **lead})
 
     async def ask(self) -> str:
         """Ask the clerk."""
@@ -134,6 +136,49 @@ async def test_after_a_crash_a_sub_agent_in_another_storage_counts_in_the_budget
     assert uses["team-b"] == provider.bill_usd - lost
     assert uses.get("team-a") == (None if before is None else lost), "what is unknown stays where it was"
     assert Decimal(str(run.total_cost_usd)) + Decimal(str(run.cost_uncertain_usd)) == provider.bill_usd
+    await second.aclose()
+
+
+@pytest.mark.parametrize("then", ["not called again", "closed", "deleted"])
+async def test_a_dead_sub_agent_holds_no_landing_when_its_parent_is_over(then: str, tmp_path: Path) -> None:
+    """Its parent was told that the call was in doubt, or was closed, or deleted: nobody takes the sub-agent up, and it held for ever."""
+    provider, reached, team = Provider(), asyncio.Event(), total("team-a", "5")
+
+    async def hangs() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    def says(messages: list[BaseMessage], number: int) -> Any:
+        return Hangs(hangs) if isinstance(messages[-1], ToolMessage) else (tool_call("look", number, at=number), 100)
+
+    def pair(file: Path, says: Any) -> Pair:
+        return Pair(
+            provider,
+            says,
+            tools=[look],
+            lead={"budget": team, "storage": file, "on_unfinished": "close"},
+            clerk={"budget": team, "storage": file},
+            idempotent=False,
+        )
+
+    first = pair(tmp_path / "1.db", says)
+    work = asyncio.ensure_future(first.lead.run("q", "p"))
+    await reached.wait()
+    with closing(sqlite3.connect(tmp_path / "1.db")) as here, closing(sqlite3.connect(tmp_path / "2.db")) as there:
+        here.backup(there)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    await first.aclose()
+
+    second = pair(tmp_path / "2.db", answers)
+    if then == "not called again":
+        run = await second.lead.resume("p")
+        assert "outcome of this call is unknown" in str(run.tool_calls[0].error)
+    elif then == "deleted":
+        await second.lead.delete("p")
+    else:
+        assert (await second.lead.run("other", "p")).turn == 2
+    assert used_usd(tmp_path / "2.db", "team-a") == provider.bill_usd
     await second.aclose()
 
 

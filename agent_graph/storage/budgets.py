@@ -4,7 +4,7 @@ A budget is one row: what is settled, and what is reserved or of unknown end at 
 it. Whoever writes such a row moves the sum by the difference to the row before, in the same transaction; SQLite lets one process
 write at a time, so "does it still fit" and "it is reserved" are one step, whoever else asks. A run that is deleted leaves the sum as
 it is: the money is spent. What was held for a landing and not spent is given back: by the turn itself, or where a dead one is closed or
-deleted.
+deleted, or the turn ends inside which it was begun (which may never have called it again).
 
 Each function here runs in the writer's thread (`use` and `uses` in a reader's), inside its transaction, and depends on the database alone.
 """
@@ -46,11 +46,16 @@ def book(connection: sqlite3.Connection, row: LedgerRow, redact: Redactor | None
     connection.execute(sql, parameters)
 
 
-def give_back(connection: sqlite3.Connection, namespace: str, run_id: str) -> None:
-    """Let nothing be held any more for the landing of a turn of this run, which will not come."""
-    sql = f"SELECT {LEDGER_COLUMNS} FROM ag_ledger WHERE namespace = ? AND run_id = ? AND kind = 'landing' AND state = 'reserved'"  # noqa: S608 - constants only
-    for found in connection.execute(sql, (namespace, run_id)).fetchall():
+def give_back(connection: sqlite3.Connection, namespace: str, run_id: str, turn: int | None = None) -> None:
+    """Let nothing be held any more for a landing of this run (of one `turn`; None: of each), and of the turns that were begun inside it."""
+    which, values = "namespace = ? AND run_id = ? AND turn = coalesce(?, turn)", (namespace, run_id, turn)
+    sql = f"SELECT {LEDGER_COLUMNS} FROM ag_ledger WHERE {which} AND kind = 'landing' AND state = 'reserved'"  # noqa: S608 - constants only
+    for found in connection.execute(sql, values).fetchall():
         book(connection, replace(read_ledger(found), state="failed"), None)
+    name = "json_extract(usage, '$.run[0]'), json_extract(usage, '$.run[1]'), json_extract(usage, '$.run[2]')"
+    sql = f"SELECT {name} FROM ag_ledger WHERE {which} AND kind = 'subagent' AND json_valid(usage)"  # noqa: S608 - constants only
+    for below in connection.execute(sql, values).fetchall():
+        give_back(connection, *below)
 
 
 def use(connection: sqlite3.Connection, charge: Charge) -> BudgetUse:

@@ -304,7 +304,8 @@ class Storage(ABC):
         replaced, and only the difference has to fit; one that asks for no more is granted.
         `row.charges` are those of `caps`. What a `put` of the row makes of it later
         (settled, failed) moves its budgets in that same transaction; a row that is left as it is counts for ever, but one of kind
-        "landing": it counts until its run is deleted, or a claim closes its turn. The answer
+        "landing": it counts until its run is deleted, a claim closes its turn, or its turn ends; or the like befalls the turn of which it
+        is part (`TurnRow.parent`), where that has a row of it ("subagent"). The answer
         comes once committed; await `durable` before acting on it.
 
         Raises:

@@ -202,6 +202,10 @@ class SqliteStorage(Storage, Forkable):
             attempt.raise_if_broken()
             self._writer.queue(lambda connection: budgets.book(connection, row, self._redact), attempt=attempt)
             return
+        if isinstance(row, TurnRow) and row.has_ended and not row.delivered:
+            attempt.raise_if_broken()
+            key = row.key
+            self._writer.queue(lambda connection: budgets.give_back(connection, key.namespace, key.run_id, key.turn), attempt=attempt)
         sql, parameters, size = statement(row, self._redact)
         self._writer.put(attempt, sql, parameters, size=size)
 
