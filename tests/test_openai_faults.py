@@ -376,6 +376,24 @@ async def test_many_runs_do_not_multiply_the_load_on_a_server_that_is_down(lone_
         assert {run.status for run in runs} == {"complete"}
 
 
+async def test_a_rate_limit_that_says_when_to_come_back_ends_no_run(lone_server: OpenAIServer) -> None:
+    """Of thirty runs at a limit, nine were told that the model had failed for every run: the breaker had opened for a 429."""
+    told: set[str] = set()
+
+    def limited(body: dict[str, Any]) -> Any:
+        who = body["messages"][-1]["content"]
+        if who in told:
+            return "Fine."
+        told.add(who)
+        return later(retry_after="1")
+
+    lone_server.script(limited)
+    async with agent_at(lone_server, "chat", FakeClock(auto=True)) as agent:
+        runs = await asyncio.gather(*(agent.run(f"{number}", f"r{number}") for number in range(30)))
+    assert [run.error for run in runs if run.status != "complete"] == []
+    assert len(lone_server.requests) == 60
+
+
 async def test_one_key_that_is_refused_does_not_keep_another_from_its_calls(lone_server: OpenAIServer) -> None:
     """Limits are per key: a tenant at its rate limit opened the circuit for all tenants of the process."""
     lone_server.script(lambda body: later() if body["messages"][-1]["content"] == "poor" else "Fine.")

@@ -237,21 +237,23 @@ class ModelCall:
 
     async def _attempts(self, candidate: Candidate, circuit: Circuit) -> AIMessage:
         error: Exception | None = None
+        paced = False
         for attempt in range(1, self._governor.attempts + 1):
             alone = circuit.callers <= 1
             now = self._turn.clock.monotonic()
-            if not circuit.breaker.allows(now, alone=alone) or (attempt > 1 and not circuit.budget.allows(alone=alone)):
+            if not circuit.breaker.allows(now, alone=alone) or not (attempt == 1 or paced or circuit.budget.allows(alone=alone)):
                 raise _CandidateFailed from LLMError(
                     f"{candidate.name}: not asked, because it has just failed for every run that asked it."
                 )
             reserved = await self._reserved(candidate, error)
             circuit.breaker = circuit.breaker.entered(now)
-            circuit.budget = circuit.budget.after("first" if attempt == 1 else "retry")
+            if not paced:
+                circuit.budget = circuit.budget.after("first" if attempt == 1 else "retry")
             try:
                 reply = await self._attempt(candidate, reserved)
             except Exception as raised:  # noqa: BLE001  the port's border: `_again` decides what it means, and raises what ends the call
                 error = raised
-                await self._again(candidate, circuit, attempt, error)
+                paced = await self._again(candidate, circuit, attempt, error)
             else:
                 circuit.breaker = circuit.breaker.after("success", self._turn.clock.monotonic())
                 return reply
@@ -277,8 +279,8 @@ class ModelCall:
         self._warn(f"{candidate.name} was not asked again ({_Refused(reserved)}).")
         raise _CandidateFailed from error
 
-    async def _again(self, candidate: Candidate, circuit: Circuit, attempt: int, error: Exception) -> None:
-        """Wait for the next attempt, or raise what ends this candidate."""
+    async def _again(self, candidate: Candidate, circuit: Circuit, attempt: int, error: Exception) -> bool:
+        """Wait for the next attempt, and return whether the server asked for just that; or raise what ends this candidate."""
         if isinstance(error, AgentGraphError) and not getattr(error, "retryable", False):
             raise error
         failure = self._classify(candidate, error)
@@ -286,7 +288,7 @@ class ModelCall:
             blame(error, candidate.name)
         if failure.overflow:
             raise ModelOverflow(describe(error)) from error
-        if failure.retryable:
+        if failure.retryable and not failure.is_paced:
             circuit.breaker = circuit.breaker.after("failure", self._turn.clock.monotonic())
         delay = next_delay(
             failure, attempt=attempt, attempts=self._governor.attempts, time_left_s=self._time_left_s(), draw=random.random()
@@ -295,6 +297,7 @@ class ModelCall:
             raise _CandidateFailed from error
         logger.info("%s: attempt %d failed (%s); again in %.2f s", candidate.name, attempt, describe(error), delay)
         await self._turn.clock.sleep(delay)
+        return failure.is_paced
 
     def _classify(self, candidate: Candidate, error: BaseException) -> Failure:
         return classify(error, spec_backend=candidate.backend is not None, now=self._turn.clock.time())
