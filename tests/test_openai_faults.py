@@ -23,7 +23,7 @@ import pytest
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
-from agent_graph import AgentRun, Allow, ProductionAgent, RunFinished, TextDelta, create_production_agent, guardrail
+from agent_graph import AgentRun, Allow, Budget, ProductionAgent, RunFinished, TextDelta, create_production_agent, guardrail
 from agent_graph.testing import Answer, FakeClock, OpenAIServer, Tokens, after, broken, call, calls, hang, refuse
 
 pytestmark = pytest.mark.server
@@ -374,6 +374,19 @@ async def test_many_runs_do_not_multiply_the_load_on_a_server_that_is_down(lone_
         assert (await agent.run("Hi", "alone")).status == "complete"
         runs = await asyncio.gather(*(agent.run("Hi", f"r{number}") for number in range(20)))
         assert {run.status for run in runs} == {"complete"}
+
+
+async def test_one_run_alone_asks_whether_the_server_is_back(lone_server: OpenAIServer) -> None:
+    """With a shared budget nineteen of twenty did: each had looked at the breaker, and then waited for its reservation."""
+    lone_server.script(lambda body: refuse(503))
+    clock = FakeClock(auto=True)
+    shared = {"budget": Budget("team", per="total", max_cost_usd=5), "retry_attempts": 1}
+    async with agent_at(lone_server, "chat", clock, **shared) as agent:
+        await asyncio.gather(*(agent.run("Hi", f"a{number}") for number in range(20)))
+        clock.advance(30)
+        asked = len(lone_server.requests)
+        await asyncio.gather(*(agent.run("Hi", f"b{number}") for number in range(20)))
+        assert len(lone_server.requests) == asked + 1
 
 
 async def test_a_rate_limit_that_says_when_to_come_back_ends_no_run(lone_server: OpenAIServer) -> None:

@@ -245,8 +245,8 @@ class ModelCall:
                 raise _CandidateFailed from LLMError(
                     f"{candidate.name}: not asked, because it has just failed for every run that asked it."
                 )
+            circuit.breaker = circuit.breaker.entered(now)  # before anything is waited for: one probe, not all who look meanwhile
             reserved = await self._reserved(candidate, error)
-            circuit.breaker = circuit.breaker.entered(now)
             if not paced:
                 circuit.budget = circuit.budget.after("first" if attempt == 1 else "retry")
             try:
