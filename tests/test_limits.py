@@ -208,6 +208,28 @@ async def test_a_summary_that_does_not_fit_is_made_without_the_model() -> None:
 # -- landing --------------------------------------------------------------------------------------------------------------------
 
 
+async def test_wherever_the_limit_falls_a_turn_that_has_made_a_second_call_has_an_answer() -> None:
+    """The reply itself was not counted in what is kept for the landing behind it: one limit in five ended in nothing, by some hundredths
+    of a cent."""
+
+    def says(messages: list[BaseMessage]) -> AIMessage:
+        usage: Any = {"input_tokens": 60 + 40 * len(messages), "output_tokens": min(300, model.requests[-1][1]["max_tokens"])}
+        usage |= {"total_tokens": sum(usage.values())}
+        if prompt.LANDING in str(messages[0].content):
+            return AIMessage("What I know.", usage_metadata=usage)
+        return AIMessage("", tool_calls=[{"id": "1", "name": "look", "args": {"at": len(messages)}}], usage_metadata=usage)
+
+    for tenths_of_a_cent in range(30, 130, 3):
+        limit = tenths_of_a_cent / 10_000
+        model = ScriptedChatModel([says], last_forever=True, model_name="m")
+        async with create_production_agent(
+            model, [look], max_cost_usd=limit, prices={"m": {"input": 1, "output": 4}}, storage=":memory:"
+        ) as agent:
+            run = await agent.run("Look around.", "r")
+        assert (run.status, run.output, run.landed) == ("complete", "What I know.", "max_cost_usd"), (limit, run.error)
+        assert run.total_cost_usd <= limit
+
+
 async def test_a_landing_on_a_fallback_when_the_model_fails_for_good_and_a_call_no_longer_fits() -> None:
     """The model fails at its second step; the fallback is too dear for an ordinary call, and can pay for a landing."""
     provider = Provider()

@@ -30,6 +30,8 @@ __all__ = ["Governor"]
 
 logger = logging.getLogger("agent_graph")
 
+REPLY_TOKENS = 256
+"""What a reply that calls tools adds to the input of the landing behind it, as a rule; their results can be shown cut."""
 GROWTH_TOKENS = 2_000
 """What a reply and the results of its calls may add to the input of the landing that a shared budget holds, in tokens."""
 MOST_BOUND = 64
@@ -73,6 +75,10 @@ class Governor:
         cap = min((cap for cap in (self.cap_of(candidate), most) if cap is not None), default=0)
         worst = self.prices.worst_case(candidate.name, input_tokens, cap, **candidate.priced_at)
         return Estimate(input_tokens=input_tokens, output_tokens=cap, cost_usd=worst if worst is not None else usd(sums.dearest_nusd))
+
+    def landing_after(self, turn: Turn, candidate: Candidate, landing: Estimate, *, behind: int | None) -> Estimate:
+        """Return the worst case of a landing behind a call: where it comes after a step, with what a short reply adds to its input."""
+        return landing if behind is not None or not candidate.tools else self.estimate(turn, candidate, landing.input_tokens + REPLY_TOKENS)
 
     def landing_held(self, turn: Turn, candidate: Candidate, landing: Estimate, *, behind: int | None) -> Estimate | None:
         """Return the worst case of the landing that shared budgets are to hold behind a call; None where there are none, and no tools.

@@ -165,6 +165,7 @@ class ModelCall:
             turn.spent,
             call=call,
             landing=None if self._landing else landing,
+            landing_after=self._governor.landing_after(turn, candidate, landing, behind=self._behind),
             landing_held=self._governor.landing_held(turn, candidate, landing, behind=self._behind),
             first=self._first,
             output_price_usd=price,
