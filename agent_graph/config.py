@@ -197,8 +197,17 @@ def cutoff(older_than: object, now: float) -> float:
     return now - age_s
 
 
+KEYWORDS = (
+    *("system_prompt", "name", "namespace", "memory", "observability", "storage", "guardrails", "store", "response_format"),
+    *("middleware", "fallbacks", "prices", "budget", "redact", "clock"),
+)
+"""What the constructors take beside the keys: a keyword that is misspelt arrives here."""
+
+
 def _unknown_key(key: object, known: set[str]) -> str:
-    hint = did_you_mean(key, known)
+    hint = did_you_mean(key, {*known, *KEYWORDS})
+    if key in KEYWORDS:
+        hint = f" It is a keyword of the agent and no key of its config: {key}=..."
     if key == "config":
         hint = " Its keys are keywords here: max_steps=5, max_cost_usd=0.05."
     return f"config: unknown key {key!r}.{hint} Known keys: {', '.join(sorted(known))}."

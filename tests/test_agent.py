@@ -27,7 +27,7 @@ from agent_graph import (
     StorageError,
     create_production_agent,
 )
-from agent_graph.testing import DictMemory, FakeTools, ListObservability, ScriptedChatModel, ScriptedLLM, call, calls, hang
+from agent_graph.testing import DictMemory, FakeClock, FakeTools, ListObservability, ScriptedChatModel, ScriptedLLM, call, calls, hang
 from tests.scripted import WEATHER, agent_of
 
 
@@ -238,6 +238,12 @@ async def test_a_deadline_ends_a_turn() -> None:
     assert run.error.startswith("timeout_s: deadline_at")
 
 
+async def test_time_that_is_over_names_no_deadline_that_nobody_set() -> None:
+    """A loop's clock that was a little ahead of the turn's own made it say that `deadline_at` was reached."""
+    run = await agent_of(hang, timeout_s=0.2, clock=FakeClock()).run("q")
+    assert (run.status, run.error) == ("timeout", "timeout_s: 0.2 s are over")
+
+
 async def test_landing_answers_from_what_is_known() -> None:
     agent = agent_of(call("weather", city="Paris"), "It was sunny.", max_steps=2)
     run = await agent.run("q")
@@ -271,6 +277,13 @@ async def test_a_bad_run_id_is_refused_before_any_io(run_id: Any, tmp_path: Path
 async def test_a_bad_question_is_refused(question: Any) -> None:
     with pytest.raises(ConfigError, match="user_input"):
         await agent_of("never").run(question)
+
+
+async def test_a_run_that_has_ended_is_not_called_unknown() -> None:
+    agent = agent_of("Hello.")
+    await agent.run("q", "r")
+    with pytest.raises(RunNotFound, match=r"nothing of this name is unfinished\. Turn 1 ended complete; `get` returns its account\."):
+        await agent.resume("r")
 
 
 @pytest.mark.parametrize("run_id", ["unknown"])
@@ -378,6 +391,15 @@ def test_guarantees_tell_the_truth() -> None:
     assert any("max_cost_usd is None" in line for line in lines)
     assert any(line.startswith("[yes] tools: weather") for line in lines)
     assert any("best effort" in line and "ScriptedLLM" in line for line in map(str, agent_of("x").guarantees()))
+
+
+def test_no_limit_is_promised_that_a_model_without_a_price_cannot_keep() -> None:
+    """ "[yes] max_cost_usd" stood two lines above "[no] money: unpriced", and "[yes]" before runs that end with the process."""
+    model = ScriptedChatModel(["Hello."], model_name="m")
+    for prices, holds in (({}, "no"), ({"m": {"input": 1, "output": 1}}, "yes")):
+        promises = create_production_agent(model, storage=":memory:", prices=prices).guarantees()
+        assert [promise.holds for promise in promises if promise.text.startswith("max_cost_usd = ")] == [holds]
+        assert [promise.holds for promise in promises if promise.subject == "storage"] == ["no"]
 
 
 def test_config_is_copied() -> None:

@@ -275,7 +275,7 @@ def _built(build: Callable[[], BaseChatModel], name: str) -> BaseChatModel:
         raise ConfigError(f"The model {name!r} cannot be used: {error}") from error
     except Exception as error:  # a provider's constructor raises what it likes: keys, names, files
         hint = "" if "OPENAI_API_KEY" not in str(error) else " Set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own."
-        raise ConfigError(f"The model {name!r} cannot be built: {_first_lines(error)}{hint}") from error
+        raise ConfigError(f"The model {name!r} cannot be built: {_first_lines(error)}.{hint}") from error
 
 
 def _first_model(url: str, key: str | None) -> str:

@@ -49,6 +49,7 @@ _SPOKEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\badd_budget\b", "--add-budget"),
     (r"^(max_steps|max_tokens|max_cost_usd|timeout_s|older_than|tools|namespace): ", lambda found: f"--{found[1].replace('_', '-')}: "),
     (r"\bor storage=", "or --storage"),
+    (r'\bor let such a turn be closed \(on_unfinished="close"\)', "or take another --run-id"),
     (r", or on_unknown_price='warn'\.?$", " in a program; the command takes none, so leave --max-cost-usd out or take another --model."),
 )
 """What errors say in Python's words, and what the command has instead."""

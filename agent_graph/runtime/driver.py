@@ -129,7 +129,8 @@ class Driver:
     def granted(self, claim: Claim, asked: Asked) -> Claim:
         """Return `claim`. Raises RunNotFound or RunConflict where it was refused."""
         if claim.outcome == "not_found":
-            raise RunNotFound(f"run {asked.run_id!r}: nothing of this name is unfinished. {claim.reason}".strip(), run_id=asked.run_id)
+            ended = "" if claim.turn is None else f" Turn {claim.turn.key.turn} ended {claim.turn.status}; `get` returns its account."
+            raise RunNotFound(f"run {asked.run_id!r}: nothing of this name is unfinished.{ended}", run_id=asked.run_id)
         if claim.outcome in ("conflict", "changed"):
             raise RunConflict(f"run {asked.run_id!r}: {claim.reason}", run_id=asked.run_id)
         return claim

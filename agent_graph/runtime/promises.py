@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from agent_graph.decisions.prices import GIVE_PRICE, price_line
 from agent_graph.runtime.memory import StoredMemory
+from agent_graph.storage.schema import MEMORY
 
 __all__ = ["Promise", "of"]
 
@@ -32,8 +33,10 @@ def of(agent: Any) -> list[Promise]:
 
 
 def _storage(agent: Any) -> Iterator[Promise]:
-    yield Promise("storage", "yes", f"every step is written to {agent.storage.location} before the next model or tool call.")
-    yield from (Promise("storage", "yes", text) for text in agent.storage.promises)
+    location = agent.storage.location
+    if location != MEMORY:
+        yield Promise("storage", "yes", f"every step is written to {location} before the next model or tool call.")
+    yield from (Promise("storage", "no" if location == MEMORY else "yes", text) for text in agent.storage.promises)
 
 
 def _limits(agent: Any) -> Iterator[Promise]:
@@ -41,6 +44,10 @@ def _limits(agent: Any) -> Iterator[Promise]:
         value = getattr(agent.config, key)
         if value is None:
             yield Promise("limits", "no", f"{key} is None: nothing limits it.")
+        elif key == "max_cost_usd" and (
+            without := [candidate.name for candidate in agent.governor.candidates if _is_unpriced(agent, candidate)]
+        ):
+            yield Promise("limits", "no", f"{key} = {value} cannot hold for {', '.join(without)}, without a price.")
         else:
             yield Promise("limits", "yes", f"{key} = {value}, checked before every model call, over crashes too.")
 
@@ -63,7 +70,7 @@ def _money_of(agent: Any, candidate: Any) -> Promise:
         return Promise("money", "best effort", f"{candidate.name} {text}")
     if candidate.provider == "offline":
         return Promise("money", "yes", "the offline model calls nobody: it costs nothing.")
-    price = agent.governor.prices.price_of(candidate.name, **candidate.priced_at)
+    price = _price_of(agent, candidate)
     if price is None:
         return Promise(
             "money",
@@ -75,6 +82,15 @@ def _money_of(agent: Any, candidate: Any) -> Promise:
         return Promise("money", "best effort", f"{candidate.name} has no output cap (max_output_tokens=None): only its input is reserved.")
     text = "is reserved at its worst-case price before each attempt, given that the provider honours the output cap and bills no more input"
     return Promise("money", "yes", f"{candidate.name} {text} than was counted. Price: {price.model}, {price.price.source}.")
+
+
+def _price_of(agent: Any, candidate: Any) -> Any:
+    return agent.governor.prices.price_of(candidate.name, **candidate.priced_at)
+
+
+def _is_unpriced(agent: Any, candidate: Any) -> bool:
+    """Return whether a model costs money, for all that is known, and nobody knows how much; a backend may tell it yet."""
+    return candidate.backend is None and candidate.provider != "offline" and _price_of(agent, candidate) is None
 
 
 def _tokens(agent: Any) -> Iterator[Promise]:

@@ -213,6 +213,8 @@ class Turn:
             return f"timeout_s: {self.used_s:.2f} of {self.limits.timeout_s:g}"
         if self.parent is not None and not self.parent.work_time_s and self.parent.work_time_s is not None:
             return f"timeout_s: run {self.parent.key.run_id!r}, which began this one, has no time left"
+        if self.deadline_at is None and self.limits.timeout_s is not None:  # the loop's clock was a little ahead of ours
+            return f"timeout_s: {self.limits.timeout_s:g} s are over"
         return f"timeout_s: deadline_at was reached after {self.used_s:.2f} s"
 
     # -- the account ------------------------------------------------------------------------------------------------------------

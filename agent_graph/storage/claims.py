@@ -33,6 +33,8 @@ from agent_graph.storage.port import TurnRequest, TurnRow
 
 __all__ = ["Decision", "Past", "decide"]
 
+GO_ON = 'Resume it, or let such a turn be closed (on_unfinished="close").'
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Past:
@@ -132,7 +134,7 @@ def _other(last: Past, request: TurnRequest, why: str) -> Decision:
         return _conflict(last.turn, f"turn {number} is being worked on and {why}")
     if last.turn.status == "stopped" or request.on_unfinished == "close":
         return Decision(outcome="new", turn=last.turn, close=True)
-    return _conflict(last.turn, f"turn {number} is unfinished and {why}")
+    return _conflict(last.turn, f"turn {number} is unfinished and {why}. {GO_ON}")
 
 
 def _go_on(past: Past, request: TurnRequest) -> Decision:

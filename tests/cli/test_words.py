@@ -19,6 +19,7 @@ from agent_graph.events import (
     ToolFinished,
     ToolStarted,
 )
+from agent_graph.storage.claims import GO_ON
 from agent_graph.types import AgentRun, ToolCall
 
 CALL = ToolCall("weather", {"city": "Paris", "days": 2}, "c1")
@@ -181,6 +182,7 @@ def test_columns_line_up() -> None:
         ("tools: 3 is no tool", "--tools: 3 is no tool"),
         ("older_than: 2999-01-01 lies in the future", "--older-than: 2999-01-01 lies in the future"),
         ("run 'r': add_budget cannot continue turn 1", "run 'r': --add-budget cannot continue turn 1"),
+        (f"turn 1 is unfinished. {GO_ON}", "turn 1 is unfinished. Resume it, or take another --run-id."),
         ("The model 'x' names no known provider.", "The model 'x' names no known provider."),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_graph.storage.claims import Decision, Past, decide
+from agent_graph.storage.claims import GO_ON, Decision, Past, decide
 from agent_graph.storage.port import TurnKey, TurnRequest, TurnRow
 
 REQUEST = TurnRequest(
@@ -88,6 +88,8 @@ def test_each_row_of_the_table(last: Past | None, request_: TurnRequest, outcome
     elif last is not None:
         assert decision.turn is last.turn
     assert bool(decision.reason) == (outcome == "conflict")
+    dead = last is not None and not last.same_input and last.turn.status != "waiting" and not last.alive
+    assert (GO_ON in decision.reason) == (outcome == "conflict" and dead), "the caller decides of a turn that nobody works on"
 
 
 REPEATED = [
