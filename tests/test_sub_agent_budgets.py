@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Awaitable, Sequence
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,8 @@ from langchain_core.tools import tool
 from agent_graph import AgentRun, Budget, ProductionAgent
 from agent_graph.runtime.account import totals
 from agent_graph.runtime.turn_account import _booked
-from agent_graph.storage.port import LedgerRow, TurnKey
+from agent_graph.storage.port import BudgetAnswer, BudgetCap, LedgerRow, TurnKey
+from agent_graph.storage.sqlite import SqliteStorage
 from agent_graph.testing import FakeClock
 from tests.provider import FORTY_CENTS, Hangs, Provider, look, paid, paid_agent, tool_call, used_usd
 
@@ -180,6 +182,34 @@ async def test_a_dead_sub_agent_holds_no_landing_when_its_parent_is_over(then: s
         assert (await second.lead.run("other", "p")).turn == 2
     assert used_usd(tmp_path / "2.db", "team-a") == provider.bill_usd
     await second.aclose()
+
+
+class Queue(SqliteStorage):
+    """Notes the ledger rows in the order in which they are queued."""
+
+    queued: list[tuple[str, str]]
+
+    def put(self, row: Any, *, fence: int) -> None:
+        if isinstance(row, LedgerRow):
+            self.queued.append((row.key.run_id, row.kind))
+        super().put(row, fence=fence)
+
+    def reserve(self, row: LedgerRow, *, fence: int, caps: Sequence[BudgetCap]) -> Awaitable[BudgetAnswer]:
+        self.queued.append((row.key.run_id, row.kind))
+        return super().reserve(row, fence=fence, caps=caps)
+
+
+async def test_no_kill_leaves_a_sub_agent_that_its_parent_does_not_know(tmp_path: Path) -> None:
+    """Its reservation came first: killed between the two rows, its parent knew nothing of it, and what it held was never given back."""
+    storage, provider, team = Queue(tmp_path / "runs.db"), Provider(), total("team-a", "5")
+    storage.queued = []
+    options: dict[str, Any] = {"budget": team, "storage": storage}
+    pair = Pair(provider, lambda *_: (AIMessage("done"), 100), tools=[look], lead=options, clerk=options)
+    assert (await pair.lead.run("q", "p")).status == "complete"
+    of_clerk = next(place for place, (run_id, _) in enumerate(storage.queued) if run_id.startswith("p/"))
+    assert storage.queued[of_clerk - 1 : of_clerk + 1] == [("p", "subagent"), (storage.queued[of_clerk][0], "landing")]
+    await pair.aclose()
+    await storage.close()
 
 
 def row(bound: int, cost: int) -> LedgerRow:

@@ -10,7 +10,7 @@ How it works
 What must stay true
     1. settled + uncertain + reserved <= limit, in every account, at every instant, whatever runs at once: a reservation is entered in
        all accounts or in none, under one lock (`tree_lock`).
-    2. A row of a parent is queued before the barrier behind which its child's call is made, and never covers less than the child's.
+    2. A row of a parent is queued before that of its child, and never covers less: no crash leaves a child unknown to its parent.
     3. A turn whose parent has ended makes no further call: nobody would account for it.
 """
 
@@ -154,11 +154,11 @@ class TurnAccount:
         """Count a reservation here and above; return whom to await for shared budgets. `asked_for`: the row that they are asked to hold."""
         self.sums.add(row)
         self._begun[row.entry] = at = self._now()
-        asked = self._write(asked_for, reserving=True)
+        told = self._tell(at, reserving=True)  # first: whoever looks for the turns below this one finds them by its rows
         try:
-            return [*asked, *self._tell(at, reserving=True)]
-        except BaseException:  # a turn above can record nothing any more, so this one makes no call
-            for one in asked:
+            return [*self._write(asked_for, reserving=True), *told]
+        except BaseException:  # this turn can record nothing any more, so it makes no call
+            for one in told:
                 asyncio.ensure_future(one.answer).add_done_callback(_look_at)
             raise
 
