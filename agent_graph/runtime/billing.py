@@ -1,4 +1,4 @@
-"""What a reply cost, by what it says of itself; and telling it to whoever traces the call.
+"""What a reply cost, by what it says of itself, and whether a failed call did; and telling it to whoever traces the call.
 
 How it works
     What a reply used stands in `usage_metadata`, LangChain's one layout for all providers; what that lacks is read from the raw
@@ -34,12 +34,15 @@ from agent_graph.decisions.usage import Usage, read_usage
 
 if TYPE_CHECKING:
     from agent_graph.decisions.pricing import PriceBook
+    from agent_graph.decisions.retry import Failure
     from agent_graph.runtime.candidate import Candidate
 
-__all__ = ["REPORTED", "Bill", "CostTeller", "bill", "telling", "usage_of"]
+__all__ = ["REPORTED", "Bill", "CostTeller", "bill", "never_billed", "telling", "usage_of"]
 
 REPORTED = "reported by the provider"
 """The source of a cost that a reply told by itself."""
+GATEWAY_TIMEOUTS = frozenset({408, 504, 522, 524})
+"""Statuses that say only that somebody on the way stopped waiting (522 and 524 are Cloudflare's)."""
 
 _PARTS = ("cache_read", "cache_write", "cache_write_1h", "reasoning", "audio_input", "audio_output", "web_searches", "file_searches")
 _UNPRICED_PARTS = ("audio_input", "audio_output", "web_searches", "file_searches")
@@ -206,3 +209,20 @@ def telling(teller: CostTeller) -> Iterator[None]:
         yield
     finally:
         var_child_runnable_config.reset(token)
+
+
+def never_billed(error: BaseException, failure: Failure) -> bool:
+    """Return whether a failed attempt cost nothing for certain: it was answered with an error status, or never left.
+
+    A timeout that a proxy reports is no such status: the model behind it may well have answered.
+    """
+    return (failure.status is not None and failure.status not in GATEWAY_TIMEOUTS) or _never_left(error)
+
+
+def _never_left(error: BaseException | None) -> bool:
+    """Return whether the request cannot have reached the provider: there was no connection."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError) or type(error).__name__ in ("ConnectError", "ConnectTimeout"):
+            return True
+        error = error.__cause__
+    return False

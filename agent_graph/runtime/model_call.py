@@ -21,7 +21,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from langchain_core.messages import AIMessage, BaseMessage, message_chunk_to_message
 
@@ -29,7 +29,7 @@ from agent_graph.decisions.budget import Admission, Estimate, Land, Normal, Refu
 from agent_graph.decisions.retry import classify, next_delay
 from agent_graph.errors import AgentGraphError, ContractError, LLMError, blame, describe
 from agent_graph.failpoints import failpoint
-from agent_graph.runtime.billing import CostTeller, telling
+from agent_graph.runtime.billing import CostTeller, never_billed, telling
 from agent_graph.runtime.circuits import Circuit, circuit_of
 from agent_graph.runtime.ledger import Reserved
 
@@ -40,12 +40,9 @@ if TYPE_CHECKING:
     from agent_graph.runtime.governor import Governor
     from agent_graph.runtime.turn import Turn
 
-__all__ = ["ModelCall", "ModelOverflow", "ModelsFailed", "NotAffordable", "TextSink", "TimeIsUp", "TimeToLand", "never_billed"]
+__all__ = ["ModelCall", "ModelOverflow", "ModelsFailed", "NotAffordable", "TextSink", "TimeIsUp", "TimeToLand"]
 
 logger = logging.getLogger("agent_graph")
-
-GATEWAY_TIMEOUTS = frozenset({408, 504, 522, 524})
-"""Statuses that say only that somebody on the way stopped waiting (522 and 524 are Cloudflare's)."""
 
 
 class TimeIsUp(AgentGraphError):
@@ -73,23 +70,6 @@ def _has_end(about: Mapping[str, Any]) -> bool:
     return bool(about.get("finish_reason")) or about.get("status") in ("completed", "incomplete")
 
 
-def never_billed(error: BaseException, failure: Failure) -> bool:
-    """Return whether a failed attempt cost nothing for certain: it was answered with an error status, or never left.
-
-    A timeout that a proxy reports is no such status: the model behind it may well have answered.
-    """
-    return (failure.status is not None and failure.status not in GATEWAY_TIMEOUTS) or _never_left(error)
-
-
-def _never_left(error: BaseException | None) -> bool:
-    """Return whether the request cannot have reached the provider: there was no connection."""
-    while error is not None:
-        if isinstance(error, ConnectionRefusedError) or type(error).__name__ in ("ConnectError", "ConnectTimeout"):
-            return True
-        error = error.__cause__
-    return False
-
-
 class TextSink(Protocol):
     """Where the text of a streamed reply goes."""
 
@@ -109,6 +89,16 @@ class _Refused(Exception):
 
     def __init__(self, said: Land | Refuse) -> None:
         super().__init__(said.text if isinstance(said, Refuse) else f"{said.key}: only a landing fits")
+
+
+class _Quote(NamedTuple):
+    """What a call of one candidate may cost (see `decisions/budget.admit`)."""
+
+    call: Estimate
+    landing: Estimate
+    landing_after: Estimate
+    landing_held: Estimate | None
+    output_price_usd: Decimal | None
 
 
 class ModelCall:
@@ -133,7 +123,7 @@ class ModelCall:
         self._input_tokens, self._step, self._kind = input_tokens, step, kind
         self._landing, self._behind, self._most = landing, behind, most
         self._first = kind == "step" and not turn.account.sums.steps
-        self._quotes: dict[int, tuple[Estimate, Estimate, Decimal | None]] = {}
+        self._quotes: dict[int, _Quote] = {}
         self._number = 0
         self._messages: Sequence[BaseMessage] = ()
         self._tools = True
@@ -159,37 +149,42 @@ class ModelCall:
 
     def _admit(self, candidate: Candidate) -> Admission:
         turn = self._turn
-        call, landing, price = self._quote(candidate)
+        quote = self._quote(candidate)
         return turn.account.orphaned() or admit(
             turn.limits,
             turn.spent,
-            call=call,
-            landing=None if self._landing else landing,
-            landing_after=self._governor.landing_after(turn, candidate, landing, behind=self._behind),
-            landing_held=self._governor.landing_held(turn, candidate, landing, behind=self._behind),
+            call=quote.call,
+            landing=None if self._landing else quote.landing,
+            landing_after=quote.landing_after,
+            landing_held=quote.landing_held,
             first=self._first,
-            output_price_usd=price,
+            output_price_usd=quote.output_price_usd,
             can_shrink=candidate.backend is None,
             reasoning=candidate.reasoning,
             above=turn.account.above(),
             late=turn.is_late,
         )
 
-    def _quote(self, candidate: Candidate) -> tuple[Estimate, Estimate, Decimal | None]:
-        """Return the worst case of the call, of the landing behind it, and the price of one output token."""
+    def _quote(self, candidate: Candidate) -> _Quote:
         known = self._quotes.get(id(candidate))
         if known is None or candidate.backend is not None:  # a backend's worst case grows with what it has told
-            governor, tokens = self._governor, self._input_tokens
-            call = governor.estimate(self._turn, candidate, tokens, most=self._most)
-            landing = call if self._behind is None else governor.estimate(self._turn, candidate, self._behind)
-            known = self._quotes[id(candidate)] = (call, landing, governor.output_price_usd(candidate, tokens))
+            governor, turn, behind, tokens = self._governor, self._turn, self._behind, self._input_tokens
+            call = governor.estimate(turn, candidate, tokens, most=self._most)
+            landing = call if behind is None else governor.estimate(turn, candidate, behind)
+            known = self._quotes[id(candidate)] = _Quote(
+                call=call,
+                landing=landing,
+                landing_after=governor.landing_after(turn, candidate, landing, behind=behind),
+                landing_held=governor.landing_held(turn, candidate, landing, behind=behind),
+                output_price_usd=governor.output_price_usd(candidate, tokens),
+            )
         return known
 
     def _is_unpriced(self, candidate: Candidate) -> bool:
         """Return whether nothing is known of what an attempt may cost: then its bound is no figure but the lack of one."""
-        call, _, output_price = self._quote(candidate)
-        known = candidate.provider == "offline" or (candidate.backend is not None and call.cost_usd)
-        return output_price is None and not known
+        quote = self._quote(candidate)
+        known = candidate.provider == "offline" or (candidate.backend is not None and quote.call.cost_usd)
+        return quote.output_price_usd is None and not known
 
     # -- the call ---------------------------------------------------------------------------------------------------------------
 

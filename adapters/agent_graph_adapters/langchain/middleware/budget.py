@@ -40,11 +40,11 @@ from agent_graph.decisions.tokens import Anchor, bound, estimate_text
 from agent_graph.errors import ConfigError, LimitReached, describe
 from agent_graph.failpoints import failpoint
 from agent_graph.messages import Conversion
+from agent_graph.runtime.billing import never_billed
 from agent_graph.runtime.counter import Counter
 from agent_graph.runtime.deadline import Expired
 from agent_graph.runtime.landing import OF_SIZE, with_texts
 from agent_graph.runtime.ledger import Reserved
-from agent_graph.runtime.model_call import never_billed
 from agent_graph.runtime.turn import Turn
 from agent_graph.storage.port import Storage
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
