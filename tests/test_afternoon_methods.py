@@ -72,7 +72,7 @@ def test_execute_tool_alone_keeps_the_time():
     begun = time.perf_counter()
     done = alone(it.agent._execute_tool(ToolCall("pay", dict(PARIS), "c1")))
     assert done.error
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - begun < 30  # half of what the call takes
 
 
 @pytest.mark.usefixtures("no_file")

@@ -59,6 +59,8 @@ def test_the_version_is_the_one_of_the_package() -> None:
 
 
 def test_importing_takes_less_than_150_ms() -> None:
-    code = "import time; t = time.perf_counter(); import agent_graph; print(time.perf_counter() - t)"
-    seconds = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(3)]
+    code = "import time; t = time.process_time(); import agent_graph; print(time.process_time() - t)"
+    seconds = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(5)
+    ]  # of the processor: it may be taken away meanwhile
     assert min(map(float, seconds)) < 0.150

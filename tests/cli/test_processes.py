@@ -101,7 +101,7 @@ def test_ctrl_c_in_a_slow_tool_and_then_resume(tmp_path: Path) -> None:
     with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         wait_for_the_call(tmp_path, child)
         child.send_signal(signal.SIGINT)
-        _, err = child.communicate(timeout=30)
+        _, err = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "Traceback" not in err
     line = "agent-graph resume --storage 'my runs.db' --tools slow_tool:TOOLS r1"

@@ -55,7 +55,7 @@ def test_nothing_hangs_and_nothing_warns(how: str, tmp_path: Path) -> None:
     file = tmp_path / "runs.db"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", BEGIN + ENDS[how], str(file)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr or "daemon" in how, "only the thread that was left behind may complain"
     assert "a" in asyncio.run(_runs(file))

@@ -159,14 +159,14 @@ for folder in map(Path, sys.argv[1:]):
     thread = threading.Thread(target=lambda: tasks.append(abandon(agent, folder)))
     thread.start()
     thread.join()
-    run = asyncio.run(asyncio.wait_for(agent_in(folder).run("rent", "r"), 10))
+    run = asyncio.run(asyncio.wait_for(agent_in(folder).run("rent", "r"), 20))
     print(run.status, run.turn, len(run.tool_calls), flush=True)
 os._exit(0)
 """
 
 
 def test_a_dead_task_in_a_living_process_is_taken_over_at_once(tmp_path: Path, times: Times) -> None:
-    """A loop that was closed under a turn. Ten seconds are a third of the time that a lease lasts by itself."""
+    """A loop that was closed under a turn. Twenty seconds are less than a lease lasts by itself."""
     folders = [tmp_path / str(number) for number in range(times(5, 100))]
     for folder in folders:
         folder.mkdir()

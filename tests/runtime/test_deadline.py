@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
@@ -53,10 +52,9 @@ async def test_work_that_swallows_its_cancellation_is_left_behind() -> None:
             except asyncio.CancelledError:
                 continue
 
-    began = time.monotonic()
     with pytest.raises(Expired):
         await within(0.01, stubborn())
-    assert time.monotonic() - began < 2
+    assert not go_on.is_set()  # or it would have been waited for without end
     go_on.set()
     await asyncio.sleep(0)
 

@@ -8,7 +8,6 @@ import os
 import sqlite3
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_graph.errors import NotDurable, StorageError
+from agent_graph.storage import writer as module
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.writer import Writer
 from tests.storage.writing import NOTE, integrity, lock, notes, unguarded
@@ -62,13 +62,14 @@ async def test_many_barriers_share_one_sync(writer: Writer) -> None:
     assert writer.syncs <= 100  # 1,000 barriers; each round of 100 takes a few syncs at most
 
 
-async def test_rows_that_nobody_waits_for_are_written_soon_and_cost_no_sync_of_their_own(writer: Writer, file: Path) -> None:
+async def test_rows_that_nobody_waits_for_are_written_soon_and_cost_no_sync_of_their_own(
+    writer: Writer, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     attempt = Attempt("n", "r", 1)
+    monkeypatch.setattr(module, "_IDLE_TICKS", 10**9)  # however long this test is not scheduled, the writer syncs nothing by itself
     await writer.run(lambda connection: None)
     writer.put(attempt, NOTE, ("r", 1))
-    for _ in range(200):
-        if notes(file):
-            break
+    while not notes(file):
         await asyncio.sleep(0.01)
     assert notes(file) == [("r", 1)]
     assert writer.syncs == 0  # a killed process loses nothing of it; the next barrier syncs it
@@ -78,9 +79,7 @@ async def test_rows_that_nobody_waits_for_are_written_soon_and_cost_no_sync_of_t
 
 async def test_an_idle_writer_syncs_what_it_committed_without(writer: Writer) -> None:
     writer.put(Attempt("n", "r", 1), NOTE, ("r", 1))
-    for _ in range(200):
-        if writer.syncs:
-            break
+    while not writer.syncs:
         await asyncio.sleep(0.02)
     assert writer.syncs == 1
 
@@ -251,7 +250,7 @@ async def test_back_pressure_holds_a_writer_without_barriers(writer: Writer, fil
     await asyncio.sleep(0.1)
     assert not waiting.done()
     let_go()
-    await asyncio.wait_for(waiting, 20)
+    await waiting
     await writer.room()
 
 
@@ -280,9 +279,10 @@ async def test_the_wal_stays_bounded_under_a_reader_that_never_lets_go(writer: W
 
 AT_EXIT = """
 import sys
+from agent_graph.storage import writer as module
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.writer import Writer
-writer = Writer(lambda: sys.argv[1], lambda c, a: None, durability="power", busy_s=30.0)
+writer = Writer(lambda: sys.argv[1], lambda c, a: None, durability="power", busy_s=3600.0)
 attempt = Attempt("n", "r", 1)
 for step in range(1000):
     writer.put(attempt, "INSERT INTO ag_notes (namespace, run_id, turn, step, kind, body) VALUES ('n', 'r', 1, ?, 'k', '')", (step,))
@@ -299,16 +299,15 @@ def test_the_interpreters_exit_writes_what_is_queued(file: Path, child: Callable
 @pytest.mark.slow
 def test_the_interpreters_exit_never_hangs(file: Path, writer: Writer, child: Callable[..., subprocess.Popen[str]]) -> None:
     let_go = lock(file, writer)
-    began = time.monotonic()
     process = child(AT_EXIT, file)
-    process.communicate(timeout=60)
+    process.communicate(timeout=100)  # its busy limit is an hour
     assert process.returncode == 0
-    assert time.monotonic() - began < 20
     let_go()
 
 
 FORK = """
 import asyncio, os, sys
+from agent_graph.storage import writer as module
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.writer import Writer
 SQL = "INSERT INTO ag_notes (namespace, run_id, turn, step, kind, body) VALUES ('n', ?, 1, ?, 'k', '')"
@@ -317,7 +316,7 @@ async def write(writer, name, n):
     for step in range(n):
         writer.put(attempt, SQL, (name, step))
         await writer.durable(attempt)
-writer = Writer(lambda: sys.argv[1], lambda c, a: None, durability="power", busy_s=30.0)
+writer = Writer(lambda: sys.argv[1], lambda c, a: None, durability="power", busy_s=3600.0)
 asyncio.run(write(writer, "before", 3))
 writer.put(Attempt("n", "queued", 1), SQL, ("queued", 0))
 child = os.fork()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent_graph.errors import NotDurable, StorageError
+from agent_graph.storage import writer as module
 from agent_graph.storage.attempts import Attempt
 from agent_graph.storage.writer import Writer
 from tests.storage.writing import NOTE, integrity, lock, notes, unguarded
@@ -64,8 +65,9 @@ async def test_a_full_disk_is_told_to_all_who_wait_and_the_file_stays_whole(writ
     assert integrity(file) == "ok"
 
 
-async def test_a_failed_sync_is_told_to_those_who_committed_before_it(file: Path) -> None:
+async def test_a_failed_sync_is_told_to_those_who_committed_before_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows may be committed without a sync; if the sync that was to cover them fails, their barrier must not say yes."""
+    monkeypatch.setattr(module, "_IDLE_TICKS", 10**9)  # else the writer may sync by itself before the lock is taken
     writer = Writer(lambda: str(file), unguarded, durability="power", busy_s=0.2)
     attempt = Attempt("n", "r", 1)
     await writer.run(lambda connection: None)
