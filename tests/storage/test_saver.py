@@ -161,11 +161,14 @@ async def test_listing_holds_no_lock_and_pages(storage: SqliteStorage) -> None:
 # -- durability ------------------------------------------------------------------------------------------------------
 
 
-async def test_under_a_claim_a_checkpoint_waits_for_the_next_barrier(storage: SqliteStorage, begin: Any) -> None:
+async def test_under_a_claim_a_checkpoint_waits_for_the_next_barrier(
+    storage: SqliteStorage, begin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent_graph.storage.writer._IDLE_TICKS", 10**9)  # else each pause of a busy machine may add a sync
     claim = await begin(storage)
     before = storage.writer.syncs
     await graph(storage.checkpointer).ainvoke(INPUT, {"configurable": {"thread_id": "r"}}, durability="sync")
-    assert storage.writer.syncs - before <= 1  # none but what the linger of a slow machine may add
+    assert storage.writer.syncs == before
     await storage.durable(claim.turn.key)
 
 
