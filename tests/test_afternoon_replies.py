@@ -83,3 +83,12 @@ def test_several_calls_of_one_reply_are_answered_in_their_order():
     run = ask(it)
     assert [c.result for c in run.tool_calls] == ["Paris", "Rome", "Oslo"]
     assert [m.content for m in it.llm.requests[1] if m.role is TOOL] == ["Paris", "Rome", "Oslo"]
+
+
+@pytest.mark.parametrize(("key", "reason"), [("finish_reason", "content_filter"), ("stop_reason", "refusal"), ("finish_reason", "SAFETY")])
+def test_a_reply_that_its_provider_withheld_is_said_to_be_one(key, reason):
+    """A text that a content filter had cut counted as an answer like any other."""
+    run = ask(make(Message(ASSISTANT, "First, take", {key: reason, "cost_usd": 0.001})))
+    assert (run.status, run.output) == ("complete", "First, take")
+    assert run.warnings == [f"the provider withheld a reply, or the rest of it, for what it was about (finish reason {reason!r})."]
+    assert ask(make(Message(ASSISTANT, "Done.", {key: "stop", "cost_usd": 0.001}))).warnings == []

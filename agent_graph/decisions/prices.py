@@ -46,6 +46,8 @@ def read_prices(overrides: object) -> dict[str, Price]:
     return {name.lower(): _read_price(name, entry) for name, entry in _entries(overrides)}
 
 
+MOST_USD = 10**9
+"""No price is larger: in a ledger of nano-dollars a call of some million tokens would pass what the storage can hold."""
 GIVE_PRICE = "Give it in USD per million tokens, with your figures in place of these (0 where it is free)"
 """Stands before a `price_line`."""
 
@@ -93,4 +95,6 @@ def _amount(name: str, key: str, value: object) -> Decimal:
         raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a number of USD per million tokens is due.") from None
     if not amount.is_finite() or amount < 0:
         raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; a finite number, zero or more, is due.")
+    if amount > MOST_USD:
+        raise ConfigError(f"prices[{name!r}]: {key} is {value!r}; at most {MOST_USD:,} is due, in USD per million tokens.")
     return amount

@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 from agent_graph.decisions.usage import Usage, read_usage
 from agent_graph.errors import ContractError
 
-__all__ = ["Call", "Reply", "Usage", "is_cut", "read_cost", "read_reply", "read_usage"]
+__all__ = ["Call", "Reply", "Usage", "is_cut", "is_withheld", "read_cost", "read_reply", "read_usage"]
 
 UNNAMED: Final = "unnamed_tool"
 """The name of a call that names no tool: APIs refuse a history with an empty one."""
@@ -36,6 +36,7 @@ _MODELS: Final = ("model", "model_name", "model_id")
 _COSTS: Final = ("cost_usd", "cost", "total_cost", "total_cost_usd")
 _FINISHES: Final = ("finish_reason", "stop_reason", "done_reason")
 _CUT: Final = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "token_limit"})
+_WITHHELD: Final = frozenset({"content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii"})
 _FENCE: Final = re.compile(r"\A```[A-Za-z0-9_-]*[ \t]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)
 _REPAIR: Final = "Send the call again with its arguments as one JSON object."
 
@@ -243,6 +244,11 @@ def _usd(value: object) -> Decimal | None:
 def _finish(metadata: Mapping[str, Any]) -> str | None:
     reason = _text(metadata, _FINISHES)
     return "length" if reason is not None and is_cut(reason) else reason
+
+
+def is_withheld(reason: object) -> bool:
+    """Return whether a finish reason says that the provider withheld the rest, or all, for what it was about."""
+    return isinstance(reason, str) and reason.lower() in _WITHHELD
 
 
 def is_cut(reason: str) -> bool:

@@ -316,6 +316,7 @@ def test_the_worst_case_of_own_prices_counts_the_dearest() -> None:
         ({"m": {"input": -1, "output": 1}}, "input is -1"),
         ({"m": {"input": float("nan"), "output": 1}}, "input is nan"),
         ({"m": {"input": "inf", "output": 1}}, "input is 'inf'"),
+        ({"m": {"input": 1, "output": 1e15}}, "output is 1000000000000000.0; at most 1,000,000,000 is due, in USD per million tokens"),
         ({"m": {"input": "cheap", "output": 1}}, "input is 'cheap'"),
         ({"m": {"input": True, "output": 1}}, "input is True"),
         ({"m": Price(D("-0.1"), D(1))}, "input is Decimal('-0.1')"),
