@@ -23,17 +23,16 @@ from agent_graph.decisions.structured import Misfit
 from agent_graph.errors import LeaseLost, NotDurable, RunConflict, RunInProgress, RunNotFound, StorageError
 from agent_graph.events import RunFinished, RunStarted
 from agent_graph.failpoints import failpoint
-from agent_graph.messages import Conversion
 from agent_graph.runtime import lineage, memory, settling
 from agent_graph.runtime.account import stored_run
 from agent_graph.runtime.asked import Asked
 from agent_graph.runtime.asking import pending_of
+from agent_graph.runtime.closing import close_earlier
 from agent_graph.runtime.hosting import Hosting, driving
 from agent_graph.runtime.owner import Owner
 from agent_graph.runtime.streaming import streamed
-from agent_graph.runtime.transcript import repaired
 from agent_graph.runtime.turn import Turn
-from agent_graph.storage.port import Claim, JournalRow, TurnRequest, TurnRow
+from agent_graph.storage.port import Claim, TurnRequest, TurnRow
 
 if TYPE_CHECKING:
     from agent_graph.events import Event
@@ -69,8 +68,7 @@ class Driver:
         if claim.turn is not None and claim.outcome in ("stored", "waiting"):
             return await self._stored(claim.turn, asked)
         assert claim.turn is not None, "a granted claim names its turn"
-        if claim.closed is not None:
-            await self._close(claim.closed)
+        await close_earlier(self._agent, claim)
         turn = await self._turn(claim, asked)
         owner.works_on(turn)
         return await self._through_the_graph(turn, asked, resumed=claim.outcome == "resume")
@@ -182,17 +180,6 @@ class Driver:
             turn.put_turn("running", result=False)
         turn.account.join()
         return turn
-
-    async def _close(self, row: TurnRow) -> None:
-        """Save what a closed turn had come to: its open calls are answered, each by what the journal knows of it."""
-        agent = self._agent
-        state = await agent.graph.aget_state({"configurable": {"thread_id": row.key.thread_id}})
-        if state.values.get("turn") != row.key.turn or not state.values.get("messages"):
-            return
-        answers = {call.call_id: text for call in await agent.storage.journal(row.key) if (text := _left_behind(call)) is not None}
-        messages = repaired(state.values["messages"], answers)
-        with contextlib.suppress(Exception):  # a memory that fails now will fail the next turn's load, which says so
-            await agent.memory.save(row.key.run_id, Conversion().to_spec(messages))
 
     # -- the graph --------------------------------------------------------------------------------------------------------------
 
@@ -337,18 +324,6 @@ class Driver:
     async def load(self, turn: Turn) -> Any:
         """Return what the memory knows of the run; None: what the graph's state holds."""
         return await memory.load(turn, self._agent.memory)
-
-
-def _left_behind(call: JournalRow) -> str | None:
-    """Return what the next turn reads of a call that was made, or may have been, and whose result its closed turn never read.
-
-    Not the result itself: no rail may have seen it.
-    """
-    if call.state == "succeeded":
-        return "This call was made and succeeded; the turn was cancelled before its result was read. Check before you repeat it."
-    if call.state in ("started", "in_doubt") and not call.idempotent:
-        return "This call was cancelled while it ran: its outcome is unknown. Check before you repeat it."
-    return None
 
 
 def _stored_status(run: AgentRun) -> Any:

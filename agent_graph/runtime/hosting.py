@@ -18,6 +18,7 @@ from langchain_core.messages import HumanMessage
 
 from agent_graph.errors import ConfigError, LeaseLost, RunConflict, RunInProgress
 from agent_graph.runtime.asked import Asked
+from agent_graph.runtime.closing import close_earlier
 from agent_graph.runtime.owner import Owner
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Hosting:
         return await self._hosted(self._driver.granted(claim, asked), owner)
 
     async def _hosted(self, claim: Claim, owner: Owner) -> Turn:
+        await close_earlier(self._agent, claim)
         turn = await self._driver.opened(claim)
         turn.direct, turn.owner = True, owner
         owner.works_on(turn)
