@@ -30,6 +30,13 @@ def env(tmp_path: Path) -> dict[str, str]:
     return {"HOME": str(tmp_path / "home"), "XDG_STATE_HOME": str(tmp_path / "state")}
 
 
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave nothing behind in the machine's temporary folder."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+
 def test_next_to_the_work_in_a_folder_of_its_own(cwd: Path, env: dict[str, str]) -> None:
     assert default_location(cwd, env) == (cwd / ".agent_graph" / "runs.db", None)
     folder = cwd / ".agent_graph"
