@@ -30,6 +30,7 @@ ConfigError, RunConflict, RunInProgress, RunNotFound, LeaseLost, StorageError, N
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -201,7 +202,11 @@ class NotDurable(AgentGraphError):
 
 def describe(error: BaseException) -> str:
     """Return `"<class>: <message>"`, the form in which an error enters `AgentRun.error`; before it, where `blamed` said so, whose it is."""
-    where, text = getattr(error, _WHERE, ""), str(error).strip()
+    where = getattr(error, _WHERE, "")
+    try:
+        text = str(error).strip()
+    except Exception:  # noqa: BLE001  somebody's __str__: an error that cannot say itself is still to be booked
+        text = "(its text cannot be read)"
     return ": ".join(part for part in (where, type(error).__name__, text) if part)
 
 
@@ -212,7 +217,8 @@ _WHERE = "_agent_graph_where"
 def blame(error: BaseException, where: str) -> None:
     """Note that `error` came out of `where`, unless that is known already; our own errors say themselves what they are about."""
     if isinstance(error, Exception) and not isinstance(error, AgentGraphError) and not hasattr(error, _WHERE):
-        setattr(error, _WHERE, where)
+        with contextlib.suppress(Exception):  # a frozen one: then it is only not said whose it is
+            setattr(error, _WHERE, where)
 
 
 class blamed:  # noqa: N801  used like a function

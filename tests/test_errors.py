@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
-from agent_graph.errors import ConfigError, MissingPackage, did_you_mean, optional
+from agent_graph.errors import ConfigError, MissingPackage, blame, describe, did_you_mean, optional
 
 ASKS = {
     "from agent_graph_adapters.langchain import BudgetMiddleware": "Middleware for create_agent needs langchain: {extra}[langchain]'",
@@ -62,3 +63,21 @@ def test_an_import_that_fails_for_another_reason_is_not_explained_away() -> None
 )
 def test_what_is_near(typed: object, most: int, says: str) -> None:
     assert did_you_mean(typed, ["max_steps", "max_tokens", "timeout_s"], most=most) == says
+
+
+class Mute(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+def test_an_error_that_cannot_say_itself_is_described_and_blamed_all_the_same() -> None:
+    """The reservation of the call that had raised it was never closed."""
+    assert describe(Mute()) == "Mute: (its text cannot be read)"
+    error = Frozen(5)
+    blame(error, "memory.load")
+    assert describe(error).startswith("Frozen: ")

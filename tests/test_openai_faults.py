@@ -24,6 +24,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
 from agent_graph import AgentRun, Allow, Budget, ProductionAgent, RunFinished, TextDelta, create_production_agent, guardrail
+from agent_graph.runtime.circuits import circuit_of
 from agent_graph.testing import Answer, FakeClock, OpenAIServer, Tokens, after, broken, call, calls, hang, refuse
 
 pytestmark = pytest.mark.server
@@ -387,6 +388,23 @@ async def test_one_run_alone_asks_whether_the_server_is_back(lone_server: OpenAI
         asked = len(lone_server.requests)
         await asyncio.gather(*(agent.run("Hi", f"b{number}") for number in range(20)))
         assert len(lone_server.requests) == asked + 1
+
+
+async def test_whoever_asks_whether_the_server_is_back_and_is_told_to_wait_comes_back(lone_server: OpenAIServer) -> None:
+    """The run that had asked for all the others ended: its own next attempt was kept out, as if the server had not answered."""
+    lone_server.script(lambda body: refuse(503))
+    clock = FakeClock(auto=True)
+    async with agent_at(lone_server, "chat", clock, retry_attempts=1) as agent:
+        await asyncio.gather(*(agent.run("Hi", f"a{number}") for number in range(20)))
+    clock.advance(30)
+    first = iter([later(retry_after="1")])
+    lone_server.script(lambda body: next(first, "Fine."))
+    async with agent_at(lone_server, "chat", clock) as agent:
+        circuit = circuit_of(agent.governor.model.breaker_key)
+        circuit.count(+1)  # somebody else asks this server too, so that the breaker counts
+        run = await agent.run("Hi", "b")
+        circuit.count(-1)
+    assert (run.status, run.error) == ("complete", None)
 
 
 async def test_a_rate_limit_that_says_when_to_come_back_ends_no_run(lone_server: OpenAIServer) -> None:

@@ -58,10 +58,10 @@ def detached(model: BaseChatModel) -> Detached:
     copy = _without_retries(model)
     if isinstance(getattr(type(model), "_async_client", None), functools.cached_property):
         return _anthropic_like(copy.model_copy() if copy is model else copy)
-    if hasattr(getattr(getattr(model, "async_client", None), "_client", None), "with_options"):
+    if _are_completions(getattr(model, "async_client", None)) and _are_completions(getattr(model, "client", None), or_none=True):
         return _groq_like(copy)
     client = getattr(copy, "client", None)
-    if hasattr(client, "sdk_configuration"):
+    if hasattr(client, "sdk_configuration") and any("openrouter" in cls.__name__.lower() for cls in type(model).__mro__):
         return Detached(_openrouter_like(copy), None)
     if copy is not model and hasattr(getattr(client, "meta", None), "config"):  # boto's, of Bedrock, made with the old number
         _say_it_retries(type(model).__name__)
@@ -193,6 +193,14 @@ def _anthropic_like(copy: Any) -> Detached:
     return Detached(copy, pool)
 
 
+def _are_completions(part: Any, *, or_none: bool = False) -> bool:
+    """Return whether `part` is the `chat.completions` of an SDK's client, and not another part of it."""
+    if part is None:
+        return or_none
+    client = getattr(part, "_client", None)
+    return hasattr(client, "with_options") and type(getattr(getattr(client, "chat", None), "completions", None)) is type(part)
+
+
 def _groq_like(copy: Any) -> Detached:
     """Its clients were made with the model, and of them it keeps the part that it calls."""
     given = getattr(copy, "http_async_client", None) is not None
@@ -214,7 +222,11 @@ def _say_it_retries(name: str) -> None:
 
 def _openrouter_like(model: BaseChatModel) -> BaseChatModel:
     """Its SDK has a configuration, and retries for an hour where that says nothing of retries, as with `max_retries=0`."""
-    made: Any = _made_anew(model)
+    try:
+        made: Any = _made_anew(model)
+    except Exception:  # noqa: BLE001  a class of the user's may be made of other things than its fields
+        _say_it_retries(type(model).__name__)
+        return model
     made.client.sdk_configuration.retry_config = None
     return made  # type: ignore[no-any-return]  # as it came in
 

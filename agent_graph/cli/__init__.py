@@ -1,4 +1,4 @@
-"""The command `agent-graph`: run, resume, resolve, runs, show, budgets, delete, prune, demo.
+"""The command `agent-graph`: run, resume, resolve, runs, show, budgets, delete, prune, doctor, demo.
 
 `main` maps what can happen to an exit code: 0 complete, 1 failed or out of time, 2 a command or setting that cannot be
 used, 130 stopped by Ctrl-C (the turn stays resumable), 141 nobody reads our output any more. Heavy imports happen

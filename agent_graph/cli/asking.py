@@ -212,6 +212,8 @@ def agent_of(arguments: Namespace) -> ProductionAgent:
     from agent_graph.agent import create_production_agent
 
     tools = _demo_tools(arguments.live) if arguments.tools is None else _tools_named(arguments.tools)
+    if arguments.namespace == words.MIDDLEWARE:
+        raise ConfigError(f"namespace: the turns in {words.MIDDLEWARE!r} are its middleware's; its own graph goes on with them.")
     return create_production_agent(arguments.model, tools, storage=arguments.storage, namespace=arguments.namespace, **limits_of(arguments))
 
 

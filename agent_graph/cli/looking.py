@@ -98,7 +98,7 @@ def show(arguments: Namespace) -> int:
         print("\n\n".join("\n".join(_described(turn, len(turns), time.time())) for turn in turns))
         if len(turns) > 1:
             print(f"\nin all: {_total(turns)}")
-        if turns[-1].status in UNFINISHED:
+        if turns[-1].status in UNFINISHED and arguments.namespace != words.MIDDLEWARE:
             print(f"\ngo on with it: {words.command_line('resume', run_id, place_options(arguments))}")
         for line in words.to_settle(turns[-1].run, place_options(arguments)):
             print(line)
@@ -114,7 +114,8 @@ def budgets(arguments: Namespace) -> int:
         rows = [(words.one_line(charge.budget, MOST_RUN_ID), charge.period or "total", *_amounts(use)) for charge, use in found]
         print("\n".join(words.table([("BUDGET", "PERIOD", "COST", "TOKENS"), *rows])))
     else:
-        print("no shared budget was ever used here; an agent shares one by budget=Budget(...): docs/budgets.md")
+        where = f"in the namespace {arguments.namespace!r}"
+        print(f"no shared budget was ever used {where}; an agent shares one by budget=Budget(...): docs/budgets.md")
     return 0
 
 

@@ -27,6 +27,7 @@ from agent_graph.events import (
 from agent_graph.types import AgentRun, ToolCall
 
 __all__ = [
+    "MIDDLEWARE",
     "account",
     "age",
     "as_typed",
@@ -42,6 +43,9 @@ __all__ = [
     "table",
     "to_settle",
 ]
+
+MIDDLEWARE = "create_agent"
+"""The namespace in which the middleware of `agent_graph_adapters.langchain` keeps its turns."""
 
 _SPOKEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\bforce=True", "--force"),

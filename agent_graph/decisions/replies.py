@@ -36,6 +36,8 @@ _MODELS: Final = ("model", "model_name", "model_id")
 _COSTS: Final = ("cost_usd", "cost", "total_cost", "total_cost_usd")
 _FINISHES: Final = ("finish_reason", "stop_reason", "done_reason")
 _CUT: Final = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "token_limit"})
+MOST_USD: Final = 10**9
+"""A reply that tells a larger cost tells none: no ledger of nano-dollars could hold many of them."""
 _WITHHELD: Final = frozenset({"content_filter", "refusal", "safety", "recitation", "blocklist", "prohibited_content", "spii"})
 _FENCE: Final = re.compile(r"\A```[A-Za-z0-9_-]*[ \t]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)
 _REPAIR: Final = "Send the call again with its arguments as one JSON object."
@@ -222,7 +224,7 @@ def _usage(metadata: Mapping[str, Any]) -> object:
 
 
 def read_cost(*sources: object) -> Decimal | None:
-    """Return the USD that the first of `sources` tells which tells any: a finite number, zero or more. Never raises.
+    """Return the USD that the first of `sources` tells which tells any: a finite number from zero to a billion. Never raises.
 
     OpenRouter tells it beside or inside the usage, Perplexity as a table with a total.
     """
@@ -238,7 +240,7 @@ def _usd(value: object) -> Decimal | None:
         amount = Decimal(str(value).strip())
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() and amount >= 0 else None
+    return amount if amount.is_finite() and 0 <= amount <= MOST_USD else None
 
 
 def _finish(metadata: Mapping[str, Any]) -> str | None:

@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from traceback import walk_tb
 from typing import Any, Literal, cast
 
 from agent_graph.errors import AgentGraphError, BackendError
@@ -66,7 +67,7 @@ CODE_KINDS: dict[str, tuple[str, bool]] = {
     "invalid_request_error": ("invalid", False),  # both
 }
 """A provider's own word for a failure, where no HTTP status says what it means -> (kind, retryable)."""
-TOLD = re.compile(r"ResponseError\(code='(\w+)'|(\w+): ")
+TOLD = re.compile(r"ResponseError\(code='(\w+)'|([a-z_]+): ")
 """How langchain-openai writes the error of a streamed response into a ValueError."""
 
 CLASS_KINDS: dict[str, tuple[str, bool]] = {
@@ -274,11 +275,15 @@ def _by_code(code: str) -> tuple[str, bool] | None:
 
 
 def _stumbled(error: BaseException) -> bool:
-    """Return whether LangChain's own code failed over the shape of something, as opposed to a model of the user's."""
-    trace = error.__traceback__ if isinstance(error, LookupError | TypeError | AttributeError) else None
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("langchain")
+    """Return whether LangChain failed over the shape of a reply: an integration, or the core over a reply without any choice.
+
+    Over what a model of the user's is called with, or returns, the core alone fails, with a TypeError or an AttributeError.
+    """
+    if not isinstance(error, LookupError | TypeError | AttributeError):
+        return False
+    packages = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in walk_tb(error.__traceback__)]
+    integrated = any(package.startswith("langchain_") and package != "langchain_core" for package in packages)
+    return bool(packages) and packages[-1].startswith("langchain") and (integrated or isinstance(error, LookupError))
 
 
 def _named(error: BaseException) -> tuple[str, bool] | None:
@@ -320,7 +325,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _codes(error: BaseException) -> Iterator[str]:
-    """Yield the provider's own words for what went wrong, a `code` before a `type`: on the exception, or in what it carries."""
+    """Yield the provider's own words for what went wrong, a `code` before a `type`: on the exception, in what it carries, in its text."""
     carried = (_attribute(error, "body"), error.args[0] if type(error) is ValueError and error.args else None)
     inner = (body.get("error") for body in carried if isinstance(body, Mapping))
     holders = [*carried, *inner, error]

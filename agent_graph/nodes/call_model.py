@@ -126,7 +126,7 @@ async def _replied(turn: Turn, plan: _Plan, text: TextRelay, *, step: int, landi
     async def ask(messages: list[BaseMessage]) -> AIMessage:
         made = call
         if messages is not asked:
-            count = turn.agent.count(turn, turn.conversion.to_spec(messages))
+            count = turn.agent.count_bound(turn, turn.conversion.to_spec(messages))
             made = turn.agent.governor.call(turn, input_tokens=count, step=step, landing=landing is not None)
         return await made.reply(messages, tools=landing is None)
 

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from agent_graph.messages import Conversion
 from agent_graph.runtime.account import stored_run
+from agent_graph.runtime.deadline import within
+from agent_graph.runtime.foreign import called
+from agent_graph.runtime.memory import SAVE_S
 from agent_graph.runtime.transcript import repaired
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ async def _remember(agent: Any, row: TurnRow) -> None:
     answers = {call.call_id: text for call in await agent.storage.journal(row.key) if (text := _left_behind(call)) is not None}
     messages = repaired(state.values["messages"], answers)
     with contextlib.suppress(Exception):  # a memory that fails now will fail the next turn's load, which says so
-        await agent.memory.save(row.key.run_id, Conversion().to_spec(messages))
+        await within(SAVE_S, called(agent.memory.save, row.key.run_id, Conversion().to_spec(messages)))
 
 
 async def _tell(agent: Any, row: TurnRow) -> None:

@@ -56,7 +56,7 @@ def _task(messages: list[Message], text: str) -> int | None:
 async def _summary(agent: Any, turn: Turn, chosen: Plan) -> str | None:
     """Return the model's summary, or None where the limits or the model do not give one."""
     asked = summary_prompt(chosen.to_summarise, chosen.summary_tokens, room=window_of(agent, turn))
-    tokens = agent.count(turn, asked)
+    tokens = agent.count_bound(turn, asked)
     call = agent.governor.call(
         turn, input_tokens=tokens, step=turn.run.steps, kind="summary", behind=chosen.limit, most=chosen.summary_tokens
     )

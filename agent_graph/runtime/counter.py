@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Counter", "Learned"]
 
+MOST_GONE = 256
+"""Estimates of messages that are gone which may be kept beside those of a list: each holds its message."""
+
 
 @dataclass(slots=True)
 class Learned:
@@ -97,6 +100,8 @@ class Counter:
         more = messages[len(last) :] if goes_on else messages
         tokens = sum((_estimate(message, learned.estimates, self._count) for message in more), tokens if goes_on else 0)
         learned.counted = (tuple(messages), _texts(messages), tokens)
+        if len(learned.estimates) > 2 * len(messages) + MOST_GONE:
+            learned.estimates = {id(message): learned.estimates[id(message)] for message in messages}
         return self._tools_tokens + tokens
 
 

@@ -68,8 +68,12 @@ class Driver:
         if claim.turn is not None and claim.outcome in ("stored", "waiting"):
             return await self._stored(claim.turn, asked)
         assert claim.turn is not None, "a granted claim names its turn"
-        await close_earlier(self._agent, claim)
-        turn = await self._turn(claim, asked)
+        try:
+            await close_earlier(self._agent, claim)
+            turn = await self._turn(claim, asked)
+        except BaseException:
+            await asyncio.shield(self.unbegun(claim))
+            raise
         owner.works_on(turn)
         return await self._through_the_graph(turn, asked, resumed=claim.outcome == "resume")
 
@@ -274,6 +278,14 @@ class Driver:
             with contextlib.suppress(StorageError, NotDurable, LeaseLost):
                 turn.put_turn("stopped", result=False)
         await asyncio.shield(self._let_go(turn))
+
+    async def unbegun(self, claim: Claim) -> None:
+        """The caller went away before the turn began: it can go on, or be followed by another input."""
+        storage, row = self._agent.storage, claim.turn
+        assert row is not None, "a granted claim names its turn"
+        with contextlib.suppress(StorageError, NotDurable, LeaseLost):
+            storage.put(replace(row, status="stopped"), fence=claim.fence)
+            await storage.release(row.key, fence=claim.fence)
 
     async def _let_go(self, turn: Turn) -> None:
         self._leave(turn)

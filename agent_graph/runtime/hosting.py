@@ -7,6 +7,7 @@ resumes in another process or takes up again from an earlier checkpoint (a fork)
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -76,8 +77,12 @@ class Hosting:
         return await self._hosted(self._driver.granted(claim, asked), owner)
 
     async def _hosted(self, claim: Claim, owner: Owner) -> Turn:
-        await close_earlier(self._agent, claim)
-        turn = await self._driver.opened(claim)
+        try:
+            await close_earlier(self._agent, claim)
+            turn = await self._driver.opened(claim)
+        except BaseException:
+            await asyncio.shield(self._driver.unbegun(claim))
+            raise
         turn.direct, turn.owner = True, owner
         owner.works_on(turn)
         turn.start_clock()

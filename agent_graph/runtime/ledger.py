@@ -116,7 +116,11 @@ class Ledger:
 
     def _enter(self, row: LedgerRow, asked_for: LedgerRow) -> list[Asked]:
         self._open[row.entry] = row
-        return self._account.enter(row, asked_for)
+        try:
+            return self._account.enter(row, asked_for)
+        except BaseException:  # it is not written, so no call is made
+            del self._open[row.entry]
+            raise
 
     async def _is_granted(self, row: LedgerRow, answers: Sequence[Asked]) -> bool:
         """Return whether every shared budget holds the reservation; withdraw it from all accounts where one does not."""

@@ -284,8 +284,8 @@ class ModelCall:
             blame(error, candidate.name)
         if failure.overflow:
             raise ModelOverflow(describe(error)) from error
-        if failure.retryable and not failure.is_paced:
-            circuit.breaker = circuit.breaker.after("failure", self._turn.clock.monotonic())
+        if failure.retryable:  # who keeps a rate limit is well
+            circuit.breaker = circuit.breaker.after("success" if failure.is_paced else "failure", self._turn.clock.monotonic())
         delay = next_delay(
             failure, attempt=attempt, attempts=self._governor.attempts, time_left_s=self._time_left_s(), draw=random.random()
         )

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import copy
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -35,14 +36,18 @@ class Recorder:
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._begin()
         self._logged: set[str] = set()
         self.failed = 0
         """Records that the backend raised on."""
         self.dropped = 0
         """Records that were not delivered in time, or for which there was no room."""
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def tool_call(self, call: ToolCall, run_id: str) -> None:
         """Queue `record_tool_call` with a copy of `call`."""
@@ -108,6 +113,8 @@ class Recorder:
         self._enqueue(lambda: self._call(method, args))
 
     def _enqueue(self, act: Callable[[], None]) -> None:
+        if self._pid != os.getpid():  # a fork inherits the queue, and not the thread; what is in it the parent tells
+            self._begin()
         with self._lock:
             self._queue.put(act)
             if self._thread is None:
@@ -129,7 +136,7 @@ class Recorder:
     def _call(self, method: str, args: tuple[Any, ...]) -> None:
         try:
             getattr(self._backend, method)(*args)
-        except Exception as error:  # noqa: BLE001  the port's border: whatever a backend raises must not reach a run
+        except BaseException as error:  # noqa: BLE001  the port's border: whatever a backend raises, SystemExit too, must not end the thread
             self.failed += 1
             self._log_once(
                 f"{method}:{type(error).__name__}", "observability: %s.%s raised %r", type(self._backend).__name__, method, error

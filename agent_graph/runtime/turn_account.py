@@ -17,6 +17,7 @@ What must stay true
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import threading
@@ -26,6 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent_graph.decisions.budget import NOTHING, Account, Estimate, Limits, Refuse, Spent
+from agent_graph.errors import AgentGraphError
 from agent_graph.runtime.account import Totals, totals, usd
 from agent_graph.runtime.held import Holding
 from agent_graph.runtime.shares import Share
@@ -154,12 +156,15 @@ class TurnAccount:
         """Count a reservation here and above; return whom to await for shared budgets. `asked_for`: the row that they are asked to hold."""
         self.sums.add(row)
         self._begun[row.entry] = at = self._now()
-        told = self._tell(at, reserving=True)  # first: whoever looks for the turns below this one finds them by its rows
+        told: list[Asked] = []
         try:
+            told = self._tell(at, reserving=True)  # first: whoever looks for the turns below this one finds them by its rows
             return [*self._write(asked_for, reserving=True), *told]
-        except BaseException:  # this turn can record nothing any more, so it makes no call
+        except BaseException:  # it, or one above, can record nothing any more, so it makes no call
             for one in told:
                 asyncio.ensure_future(one.answer).add_done_callback(_look_at)
+            with contextlib.suppress(AgentGraphError):
+                self.withdraw(row)
             raise
 
     def withdraw(self, row: LedgerRow) -> None:
@@ -171,8 +176,13 @@ class TurnAccount:
         """Let `row`, which is how it ended, stand for the reservation."""
         self.sums.add(reserved, -1)
         self.sums.add(row)
-        self._write(row)
-        self._tell(self._begun.pop(row.entry, None))
+        at = self._begun.pop(row.entry, None)
+        if row.cost_nusd > reserved.bound_nusd or row.tokens > reserved.bound_tokens:  # what is above covers it at every instant
+            self._tell(at)
+            self._write(row)
+        else:
+            self._write(row)
+            self._tell(at)
 
     async def durable(self) -> None:
         """The barrier: return when everything queued so far is on disk, for this turn and all above it."""

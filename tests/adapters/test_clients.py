@@ -498,3 +498,24 @@ def test_four_threads_with_loops_of_their_own(server: str) -> None:
 def test_outside_of_a_loop(server: str) -> None:
     script(server)
     assert per_loop(at(server)).current().invoke("hello").text
+
+
+def test_a_model_of_the_users_that_only_looks_like_one_is_left_as_it_is() -> None:
+    """Its calls ended in an AttributeError, or went to another part of the SDK."""
+
+    class Mine(FakeListChatModel):
+        async_client: Any
+
+    for part in ("chat", "responses"):
+        mine = Mine(responses=["hi"], async_client=getattr(openai.AsyncOpenAI(api_key="k"), part))
+        assert detached(mine).model.async_client is mine.async_client  # type: ignore[attr-defined]  # it has one
+
+
+def test_an_openrouter_like_model_that_cannot_be_made_anew_stays_and_is_said_to_retry(caplog: pytest.LogCaptureFixture) -> None:
+    class MyOpenRouter(OpenRouterLike):
+        def __init__(self, tenant: str, **fields: Any) -> None:
+            super().__init__(**fields)
+
+    model = MyOpenRouter("t", api_key="k")
+    assert detached(model).model is not None
+    assert "MyOpenRouter retries by itself" in caplog.text

@@ -303,7 +303,7 @@ def test_what_a_sub_agent_spent_is_said_to_be_in_its_parents_cost(command: Comma
 
 def test_shared_budgets_are_listed_with_what_counts_in_them(command: Command) -> None:
     """How much of a budget was left could be learnt from an error alone."""
-    assert command("budgets")[1].startswith("no shared budget was ever used here")
+    assert command("budgets")[1].startswith("no shared budget was ever used in the namespace")
     model = ScriptedChatModel(["5."], last_forever=True, model_name="m", usage=(1_000, 50))
     for name, per in (("team-a", "total"), ("team-b", "day")):
         budget = Budget(name, max_cost_usd=5, per=per)
@@ -319,3 +319,11 @@ def test_shared_budgets_are_listed_with_what_counts_in_them(command: Command) ->
     assert shown[1]["period"] == rows[1][1]
     assert datetime.fromisoformat(rows[1][1]).date() >= datetime.now(UTC).date() - timedelta(days=1)
     assert json.loads(command("budgets", "--json", "--namespace", "other")[1]) == []
+
+
+@pytest.mark.parametrize("argv", [["run", PARIS], ["resume", "r"], ["resolve", "r", "c", "done=1"]])
+def test_turns_of_the_middleware_are_not_gone_on_with_by_another_agent(argv: list[str], command: Command) -> None:
+    """`show` said to resume one, and that asked another model with other tools."""
+    command("run", PARIS)
+    code, _, err = command(*argv, "--namespace", "create_agent")
+    assert (code, "its own graph goes on with them" in err) == (2, True)

@@ -17,6 +17,7 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from openai.types.responses import ResponseError
@@ -86,6 +87,20 @@ def unread_reply(*, choices: Any) -> Exception:
         with pytest.raises((LookupError, TypeError)) as raised:
             model.invoke("Hi")
     return raised.value
+
+
+def returned(result: Any) -> BaseException:
+    """What comes of a model of the user's whose `_generate` returns `result`."""
+
+    class Mine(FakeListChatModel):
+        def _generate(self, *args: Any, **options: Any) -> Any:
+            return result
+
+    try:
+        Mine(responses=["hi"]).invoke("q")
+    except Exception as error:
+        return error
+    raise AssertionError("langchain-core takes it")
 
 
 def own_mistake() -> Exception:
@@ -187,6 +202,8 @@ LANGCHAIN = [
     (unread_reply(choices=[]), "unreadable", True),
     (unread_reply(choices=None), "unreadable", True),
     (own_mistake(), "unknown", False),
+    (returned(None), "unknown", False),
+    (ValueError("404: no page"), "unknown", False),
     (KeyError("usage"), "unknown", False),
     (ContractError("LLMBackend.complete returned None"), "contract", False),
     (ConfigError("no price"), "contract", False),

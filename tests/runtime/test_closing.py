@@ -101,3 +101,43 @@ async def test_without_a_backend_nothing_is_told(tmp_path: Path) -> None:
     agent = agent_in(tmp_path / "runs.db", None, look, "Fine.")  # type: ignore[arg-type]  # nobody listens
     assert (await agent.run("second", "r")).turn == 2
     await agent.storage.close()
+
+
+class Forgetful(DictMemory):
+    """A memory whose saves do not end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def save(self, run_id: str, messages: Any) -> None:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_cancelled_as_it_closes_a_turn_the_next_one_is_stopped_and_makes_way(tmp_path: Path) -> None:
+    """It stayed "running", and every other input was refused."""
+    seen, memory = ListObservability(), Forgetful()
+    await given_up(tmp_path / "runs.db", seen)
+    agent = agent_in(tmp_path / "runs.db", seen, look, "never", memory=memory)
+    task = asyncio.ensure_future(agent.run("second", "r"))
+    await memory.asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [row.status for row in await agent.storage.turns("default", "r")] == ["closed", "stopped"]
+    await agent.storage.close()
+
+    agent = agent_in(tmp_path / "runs.db", seen, look, "Fine.")
+    assert (await agent.run("third", "r")).turn == 3
+    assert [(run.turn, run.stop_reason) for run in seen.runs] == [(1, "closed"), (2, "closed"), (3, "answer")]
+    await agent.storage.close()
+
+
+async def test_a_memory_that_hangs_keeps_no_turn_from_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_graph.runtime.closing.SAVE_S", 0.01)
+    monkeypatch.setattr("agent_graph.runtime.memory.SAVE_S", 0.01)
+    await given_up(tmp_path / "runs.db", ListObservability())
+    agent = agent_in(tmp_path / "runs.db", ListObservability(), look, "Fine.", memory=Forgetful())
+    assert (await agent.run("second", "r")).status == "complete"
+    await agent.storage.close()

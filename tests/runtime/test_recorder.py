@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from functools import partial
 from pathlib import Path
@@ -146,3 +147,39 @@ async def test_an_end_is_told_after_all_that_led_to_it_is_on_disk_and_before_it_
         run = await agent.run("Hi", run_id="r")
     assert looks.found == [("running", ["settled"])]
     assert [(told.run_id, told.turn, told.status, told.output) for told in looks.runs] == [("r", 1, run.status, "Hello.")]
+
+
+async def test_a_backend_that_exits_does_not_end_the_thread() -> None:
+    """After sys.exit in a backend nothing was ever delivered again, and each run waited a second for it."""
+    told: list[str] = []
+
+    class Exits:
+        def record_run(self, run: AgentRun) -> None:
+            told.append(run.run_id)
+            raise SystemExit
+
+    recorder = Recorder(Exits())
+    for run_id in ("a", "b"):
+        recorder.run(AgentRun(run_id, "q"))
+        await recorder.delivered()
+    assert (told, recorder.failed, recorder.dropped) == (["a", "b"], 2, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+def test_a_fork_tells_its_own_records_and_not_its_parents() -> None:
+    """The child had inherited the object and not its thread."""
+    reading, writing = os.pipe()
+    backend = Backend()
+    recorder = Recorder(backend)
+    recorder.run(AgentRun("parent", "q"))
+    recorder.wait()
+    pid = os.fork()
+    if pid == 0:
+        recorder.run(AgentRun("child", "q"))
+        recorder.wait()
+        os.write(writing, ",".join(run.run_id for run in backend.seen).encode())
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert os.read(reading, 100) == b"parent,child"
+    os.close(reading)
+    os.close(writing)

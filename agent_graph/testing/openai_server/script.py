@@ -179,7 +179,7 @@ def error_body(status: int, message: str, *, code: str | None = None, param: str
 def broken(
     how: Break, entry: str | Message | Answer = "one two three four five six", *, after: int = 1, code: str = "server_error"
 ) -> Answer:
-    """Return an entry whose reply breaks off, when streamed after `after` pieces. It is billed in full.
+    """Return an entry whose reply breaks off, when streamed after `after` pieces. It is billed in full, but for a status 500.
 
     `code`: what it says where it breaks off by "error" or "failed".
     """

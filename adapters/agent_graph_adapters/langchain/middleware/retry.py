@@ -124,8 +124,8 @@ class RetryMiddleware(AgentMiddleware[Any, Any, Any]):
         """Return the seconds to wait before the next attempt, or raise what ends this model."""
         if failure.overflow or failure.kind == "contract":
             raise error
-        if failure.retryable and not failure.is_paced:
-            circuit.breaker = circuit.breaker.after("failure", time.monotonic())
+        if failure.retryable:  # who keeps a rate limit is well
+            circuit.breaker = circuit.breaker.after("success" if failure.is_paced else "failure", time.monotonic())
         delay = next_delay(failure, attempt=attempt, attempts=self.attempts, time_left_s=None, draw=random.random())
         if delay is None:
             raise _GaveUp(error)
