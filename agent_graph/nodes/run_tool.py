@@ -167,6 +167,7 @@ class _Call(JournaledCall[Update]):
         try:
             verdict = await judged(self.turn, "tool_result", copy.copy(record), step=row.step, subject=record.call_id)
         except GraphBubbleUp:
+            self.turn.keep_back(row)
             result = None if record.result is None else make_storable(record.result).json
             self.turn.record(row, state=state, result=result, error=record.error, latency_ms=record.latency_ms)
             raise

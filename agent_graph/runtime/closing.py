@@ -17,6 +17,7 @@ from agent_graph.runtime.deadline import within
 from agent_graph.runtime.foreign import called
 from agent_graph.runtime.memory import SAVE_S
 from agent_graph.runtime.transcript import repaired
+from agent_graph.runtime.turn import kept_back
 
 if TYPE_CHECKING:
     from agent_graph.storage.port import Claim, JournalRow, TurnRow
@@ -35,7 +36,8 @@ async def close_earlier(agent: Any, claim: Claim) -> None:
     for row in await agent.storage.turns(key.namespace, key.run_id):
         if row.status == "closed" and not row.delivered:
             await _remember(agent, row)
-            await _tell(agent, row)
+            mine = claim.closed is not None and claim.closed.key == row.key
+            await _tell(agent, row, calls=claim.died or not mine)  # not mine: whoever closed it was killed before it had told
             agent.storage.put(replace(row, delivered=True), fence=claim.fence)
 
 
@@ -50,10 +52,15 @@ async def _remember(agent: Any, row: TurnRow) -> None:
         await within(SAVE_S, called(agent.memory.save, row.key.run_id, Conversion().to_spec(messages)))
 
 
-async def _tell(agent: Any, row: TurnRow) -> None:
+async def _tell(agent: Any, row: TurnRow, *, calls: bool) -> None:
+    """Tell the turn's end; `calls`: those of its tool calls too that were over, since it is not known whether they were told."""
     if agent.observability is None:
         return
     run = await stored_run(agent.storage, row)
+    kept = kept_back(await agent.storage.notes(row.key)) if calls else set[str]()
+    for call in run.tool_calls if calls else ():
+        if call.idempotency_key not in kept:
+            agent.recorder.tool_call(call, run.run_id)
     run.status, run.stop_reason, run.error, run.pending = "failed", "closed", CLOSED, []
     agent.recorder.run(run)
     await agent.recorder.delivered()

@@ -181,6 +181,8 @@ class Driver:
             storage, key = agent.storage, turn.key
             turn.restore(*await asyncio.gather(storage.journal(key), storage.ledger(key), storage.notes(key)))
             turn.loaded = True
+            if claim.died:
+                turn.tell_again()
             turn.put_turn("running", result=False)
         turn.account.join()
         return turn
@@ -195,7 +197,7 @@ class Driver:
             with driving(turn), _own_config() as callbacks:
                 waits_for = await self._invoke(turn, asked, resumed, callbacks)
             if waits_for:
-                self._waiting(turn, waits_for)
+                await self._waiting(turn, waits_for)
             await turn.durable()
         except asyncio.CancelledError:
             await self.stopped(turn)
@@ -239,7 +241,9 @@ class Driver:
         newest = await agent.graph.aget_state({"configurable": {"thread_id": turn.key.thread_id}})  # a caller's config may name another
         return [pending_of(waiting.value) for waiting in newest.interrupts]
 
-    def _waiting(self, turn: Turn, waits_for: list[dict[str, Any]]) -> None:
+    async def _waiting(self, turn: Turn, waits_for: list[dict[str, Any]]) -> None:
+        """Write down that the turn waits; its calls have been told by then, as at an end: whoever goes on takes that for granted."""
+        await self._agent.recorder.delivered()
         run = turn.refresh()
         run.status, run.pending, run.stop_reason = "running", waits_for, "waiting"
         turn.put_turn("waiting", result=True)
@@ -271,13 +275,17 @@ class Driver:
     async def stopped(self, turn: Turn) -> None:
         """The caller stopped: keep the turn so that it can go on; one that has ended stays so, for whoever asks for it next.
 
-        Not to be cut short by a second cancellation.
+        It is stopped once its calls have been told. Not to be cut short by a second cancellation.
         """
-        if not turn.row.has_ended:
-            turn.refresh()
-            with contextlib.suppress(StorageError, NotDurable, LeaseLost):
-                turn.put_turn("stopped", result=False)
-        await asyncio.shield(self._let_go(turn))
+        try:
+            if not turn.row.has_ended:
+                await self._agent.recorder.delivered()
+        finally:
+            if not turn.row.has_ended:
+                turn.refresh()
+                with contextlib.suppress(StorageError, NotDurable, LeaseLost):
+                    turn.put_turn("stopped", result=False)
+            await asyncio.shield(self._let_go(turn))
 
     async def unbegun(self, claim: Claim) -> None:
         """The caller went away before the turn began: it can go on, or be followed by another input."""

@@ -44,12 +44,14 @@ if TYPE_CHECKING:
     from agent_graph.resolutions import Resolution
     from agent_graph.types import AgentRun, ToolCall
 
-__all__ = ["ADDED", "RESOLUTION", "Turn", "current_turn"]
+__all__ = ["ADDED", "RESOLUTION", "Turn", "current_turn", "kept_back"]
 
 ADDED = "add_budget"
 """Kind of the note that holds what was added to the limits: `{"max_cost_usd": "0.5"}`."""
 RESOLUTION = "resolution"
 """Kind of the note that holds a person's word: `{"key", "outcome"}`."""
+KEPT_BACK = "kept_back"
+"""Kind of the note that says whether a call's end is kept from the observability backend: `{"call_key", "kept"}`."""
 
 current_turn: ContextVar[Turn | None] = ContextVar("agent_graph_turn", default=None)
 """The turn that the running task works for; None where an underscore method is called alone."""
@@ -102,6 +104,8 @@ class Turn:
         self._order: list[tuple[int, int, str]] = []
         self.results: dict[str, ToolCall] = {}
         """The calls that are over, by their keys, with their original results."""
+        self.kept_back: set[str] = set()
+        """Of these, the keys of those that nobody may be told of before a person has looked at the result."""
         self.artifacts: dict[str, Any] = {}
         """What a tool gave beside its result, for the application, until its message is made."""
         self.resolutions: dict[str, Resolution] = {}
@@ -134,6 +138,7 @@ class Turn:
         self.journal = {row.call_key: row for row in journal}
         self._order = sorted((row.step, row.index, row.call_key) for row in journal)
         self.results = dict(zip((row.call_key for row in journal if is_over(row)), self.run.tool_calls, strict=True))
+        self.kept_back = kept_back(notes)
         self._watch.before_s = used_s(self.row, journal, ledger)
         self.account.restore(ledger)
 
@@ -266,15 +271,32 @@ class Turn:
     def finished(self, row: JournalRow, call: ToolCall, **changes: Any) -> JournalRow:
         """Queue the end of a tool call, the row with `changes`, and enter it into the account; `call` keeps the original result."""
         row = self.record(row, **changes)
-        told = row.call_key in self.results
+        known, kept = row.call_key in self.results, row.call_key in self.kept_back
         self.results[row.call_key] = call
-        if not told and self._order[-1][2] == row.call_key:
+        if not known and self._order[-1][2] == row.call_key:
             self.run.tool_calls.append(call)
         else:
             self.run.tool_calls = [self.results[key] for _, _, key in self._order if key in self.results]
-        if not told:
+        if kept:
+            self._keep_back(row, kept=False)
+        if kept or not known:
             self.agent.recorder.tool_call(call, self.key.run_id)
         return row
+
+    def keep_back(self, row: JournalRow) -> None:
+        """Let nobody be told of this call, whose end is about to be on record, until `finished` says that its result may be seen."""
+        if row.call_key not in self.kept_back:
+            self._keep_back(row, kept=True)
+
+    def _keep_back(self, row: JournalRow, *, kept: bool) -> None:
+        (self.kept_back.add if kept else self.kept_back.discard)(row.call_key)
+        self.note(KEPT_BACK, {"call_key": row.call_key, "kept": kept}, step=row.step)
+
+    def tell_again(self) -> None:
+        """Tell of the calls that were over when the process died that worked on them: what it had told is not known."""
+        for key, call in self.results.items():
+            if key not in self.kept_back:
+                self.agent.recorder.tool_call(call, self.key.run_id)
 
     def newest_first(self) -> Iterator[JournalRow]:
         """Yield the journal by (step, index), from its end."""
@@ -345,6 +367,13 @@ class Turn:
         if self._system_message is None or self._system_message.content != text:
             self._system_message = SystemMessage(text, id="lc_system")
         return self._system_message
+
+
+def kept_back(notes: Sequence[NoteRow]) -> set[str]:
+    """Return the keys of the calls whose end is on record and still kept from the observability backend."""
+    words = [json.loads(note.body) for note in notes if note.kind == KEPT_BACK]
+    last = {word["call_key"]: word["kept"] for word in words}
+    return {key for key, kept in last.items() if kept}
 
 
 def _raised(limits: Limits, amounts: Mapping[str, Any]) -> Limits:

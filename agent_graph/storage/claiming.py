@@ -115,7 +115,7 @@ def _begin(
     )
     sql, parameters, _ = statement(turn, redact)
     connection.execute(sql, parameters)
-    return Claim(outcome="new", turn=turn, fence=_take_lease(connection, hold), closed=closed)
+    return Claim(outcome="new", turn=turn, fence=_take_lease(connection, hold), closed=closed, died=closed is not None and _died(decision))
 
 
 def _go_on(connection: sqlite3.Connection, request: TurnRequest, hold: Hold, decision: Decision) -> Claim:
@@ -123,7 +123,12 @@ def _go_on(connection: sqlite3.Connection, request: TurnRequest, hold: Hold, dec
     fingerprint = request.fingerprint or decision.turn.fingerprint
     turn = replace(decision.turn, status="running", delivered=False, fingerprint=fingerprint, updated_at=time.time())
     _set_status(connection, turn)
-    return Claim(outcome="resume", turn=turn, fence=_take_lease(connection, hold))
+    return Claim(outcome="resume", turn=turn, fence=_take_lease(connection, hold), died=_died(decision))
+
+
+def _died(decision: Decision) -> bool:
+    """Return whether the turn in question was left at work: whoever ends, stops or waits says so in its row."""
+    return decision.turn is not None and decision.turn.status == "running"
 
 
 def _set_status(connection: sqlite3.Connection, turn: TurnRow) -> None:

@@ -259,6 +259,8 @@ class Claim:
     """Proof of the lease; 0 without one."""
     closed: TurnRow | None = None
     """The turn that was closed to make way for this one, if any; its status is already "closed"."""
+    died: bool = False
+    """Whether whoever worked on the turn that goes on, or that was closed, left it without a word: killed, or taken over."""
     reason: str = ""
     """For conflict and changed: what exactly differs, in plain words."""
 

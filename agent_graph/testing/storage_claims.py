@@ -7,13 +7,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from agent_graph.errors import LeaseLost
-from agent_graph.storage.port import (
-    Storage,
-)
+from agent_graph.storage.port import Claim, Storage
 from agent_graph.testing.storage_cases import (
     Attempt,
     StorageFixtures,
@@ -56,6 +55,18 @@ class ClaimsContract(StorageFixtures):
         third = await storage.claim(request("three"), me)
         assert (third.outcome, third.closed is not None and (third.closed.key.turn, third.closed.status)) == ("new", (2, "closed"))
         assert [turn.status for turn in await storage.turns("default", "r")] == ["complete", "closed", "running"]
+        assert [claim.died for claim in (stored, resumed, third)] == [False] * 3
+
+    @in_a_loop
+    async def test_who_left_a_turn_without_a_word_is_told_to_have_died(self, storage: Storage) -> None:
+        async def attempt(text: str | None, on_unfinished: Any) -> Claim:
+            return await storage.claim(request(text, on_unfinished=on_unfinished), asyncio.current_task())
+
+        claims = [
+            await asyncio.create_task(attempt(text, policy))
+            for text, policy in (("one", "conflict"), (None, "conflict"), ("two", "close"), ("two", "conflict"))
+        ]
+        assert [(claim.outcome, claim.died) for claim in claims] == [("new", False), ("resume", True), ("new", True), ("resume", True)]
 
     @in_a_loop
     async def test_a_request_id_finds_its_turn(self, storage: Storage) -> None:

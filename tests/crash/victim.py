@@ -1,8 +1,8 @@
 """A process that dies in the middle of its work: run by test_resume.py and test_told.py, as `victim.py FOLDER DIES_AT [resume]`.
 
 Its model makes three steps (look, then pay and look at once, then the answer). Everything that it does to the world is a line in
-`effects.log`, what it tells of its turns one in `told.log`, each written in one call, so that a killed process leaves what really
-happened. DIES_AT is a moment named here, or a failpoint.
+`effects.log`, what it tells of its turns one in `told.log`, of its tool calls one in `calls.log`, each written in one call, so that a
+killed process leaves what really happened. DIES_AT is a moment named here, or a failpoint.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Memory:
 
 
 class Witness:
-    """Writes down what it is told of turns; before it does, everything that was queued for the disk is there."""
+    """Writes down what it is told; before it does, everything that was queued for the disk is there."""
 
     storage: Storage
 
@@ -90,14 +90,16 @@ class Witness:
         self._world.moment("while it is told")
         self._world.happens(f"{run.run_id} {run.turn} {run.status} {run.steps} {run.output}", "told.log")
 
-    def record_tool_call(self, call: Any, run_id: str) -> None:
-        return None
+    def record_tool_call(self, call: ToolCall, run_id: str) -> None:
+        asyncio.run(self.storage.durable(TurnKey("default", run_id, 1)))
+        self._world.moment(f"while {call.call_id} is told")
+        self._world.happens(f"{call.call_id} {call.idempotency_key} {call.result}", "calls.log")
 
 
-def agent_in(folder: Path, dies_at: str = "") -> ProductionAgent:
+def agent_in(folder: Path, dies_at: str = "", **config: Any) -> ProductionAgent:
     world = World(folder, dies_at)
     witness = Witness(world)
-    agent = ProductionAgent(Model(world), TOOLS, Tools(world), Memory(), witness, {}, storage=folder / "runs.db", name="victim")  # type: ignore[arg-type]  # by shape
+    agent = ProductionAgent(Model(world), TOOLS, Tools(world), Memory(), witness, config, storage=folder / "runs.db", name="victim")  # type: ignore[arg-type]  # by shape
     witness.storage = agent.storage
     vars(agent.recorder)["delivered"] = partial(agent.recorder.delivered, wait_s=60.0)  # a loaded machine is no slow backend
     return agent
