@@ -222,7 +222,10 @@ def blame(error: BaseException, where: str) -> None:
 
 
 class blamed:  # noqa: N801  used like a function
-    """Let `describe` say, of what the block raises, that it came from `where`: `with blamed("memory.load"): ...`."""
+    """Let `describe` say, of what the block raises, that it came from `where`: `with blamed("memory.load"): ...`.
+
+    "": it says itself whose it is, and nobody further out is to be blamed for it.
+    """
 
     __slots__ = ("_where",)
 

@@ -130,7 +130,9 @@ class _Call(JournaledCall[Update]):
         try:
             done = await called(turn.agent._execute_tool, replace(record, args=copy.deepcopy(record.args)))
             if not (hasattr(done, "result") and hasattr(done, "error")):
-                raise ContractError(f"_execute_tool returned {type(done).__name__}; the ToolCall with result or error set was due.")
+                raise ContractError(
+                    f"_execute_tool returned {type(done).__name__} for {record.tool_name}; the ToolCall with result or error set was due."
+                )
         except GraphBubbleUp:
             await self._wants_to_run_again()
             raise

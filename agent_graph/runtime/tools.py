@@ -179,10 +179,12 @@ class Tools:
         failpoint("tool.after_effect")
         if turn is not None and getattr(done, "artifact", None) is not None:
             turn.artifacts[call.idempotency_key or ""] = done.artifact
-        return replace(call, **_outcome(done))
+        return replace(call, **_outcome(done, call.tool_name))
 
 
-def _outcome(done: Any) -> dict[str, Any]:
+def _outcome(done: Any, tool: str) -> dict[str, Any]:
     if not (hasattr(done, "result") and hasattr(done, "error")):
-        raise ContractError(f"ToolBackend.execute returned {type(done).__name__}; the ToolCall with result or error set was due.")
+        raise ContractError(
+            f"ToolBackend.execute returned {type(done).__name__} for {tool}; the ToolCall with result or error set was due."
+        )
     return {"result": done.result, "error": None if done.error is None else str(done.error)}

@@ -116,7 +116,7 @@ async def test_a_broken_port_is_a_contract_error(returned: Any) -> None:
     async def broken(call: ToolCall) -> Any:
         return returned
 
-    with pytest.raises(ContractError, match=r"ToolBackend\.execute returned .*; the ToolCall with result or error set was due"):
+    with pytest.raises(ContractError, match=r"ToolBackend\.execute returned .* for .*; the ToolCall with result or error set was due"):
         await tools_of(Backend(broken)).execute(ToolCall("look", {}, "c"), None)
 
 

@@ -12,6 +12,9 @@ Refused when the agent is built: jumps but to the end, a `wrap_*` that is only s
 transformers.
 
 Refused when a hook does it: another model, other tools, `tool_choice`, `response_format`, `model_settings`, another tool, a `Command`.
+
+Whose error it is: a hook's own carries its name (`middleware: Name.wrap_tool_call: KeyError: ...`); what came out of the model or the
+tool and only passed through the hooks is marked before they see it, and stays what it was.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt.tool_node import ToolCallRequest
 
 from agent_graph.decisions.results import make_storable
-from agent_graph.errors import ConfigError, ContractError, ToolNotExecuted, optional
+from agent_graph.errors import ConfigError, ContractError, ToolNotExecuted, blamed, optional
 from agent_graph.runtime.turn import current_turn
 from agent_graph.types import ToolCall
 from agent_graph_adapters.langchain.injected import around, runtime_of
@@ -92,15 +95,16 @@ class Hooks:
         )
 
         async def innermost(given: ModelRequest[Any]) -> ModelResponse[Any]:
-            _insist(request, given)
             messages: list[BaseMessage] = [*([] if given.system_message is None else [given.system_message]), *given.messages]
             same = len(messages) == len(asked) and all(one is other for one, other in zip(messages, asked, strict=True))
-            return ModelResponse(result=[await ask(asked if same else messages)])
+            with blamed(""):
+                return ModelResponse(result=[await ask(asked if same else messages)])
 
         handler: Any = innermost
         for one in reversed(self._model):
             handler = _wrapped(one, handler)
-        return _reply_of(await handler(request))
+        reply: AIMessage = (await handler(request)).result[0]
+        return reply
 
     # -- tools ------------------------------------------------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class Hooks:
         hooked = _HookedCall(tool, call, run)
         handler: Any = hooked.run
         for one in reversed(self._tool):
-            handler = _wrapped_tool(one, handler)
+            handler = _wrapped_tool(one, hooked, handler)
         return hooked.outcome_of(await handler(request))
 
 
@@ -128,18 +132,18 @@ class _HookedCall:
         self._once = turn is None or not turn.agent.is_idempotent(call.tool_name)
         self._told: list[tuple[ToolMessage, Outcome]] = []
         self._doubt: Exception | None = None
+        self._odd: tuple[Any, str] | None = None
 
     async def run(self, request: ToolCallRequest) -> ToolMessage:
         """Run the tool. One that is not idempotent runs once, however often a hook asks: a retry would be a second payment."""
         call, asked = self._call, request.tool_call
-        if request.tool is not self._tool or asked["name"] != call.tool_name or asked["id"] != call.call_id:
-            raise ContractError(f"middleware: wrap_tool_call asked for another tool than {call.tool_name}; the journal holds this call.")
         if self._once and self._told:
             return self._told[0][0]
         if self._doubt is not None:
             raise self._doubt
         try:
-            outcome = await self._run(asked["args"])
+            with blamed(""):
+                outcome = await self._run(asked["args"])
         except (ToolNotExecuted, GraphBubbleUp):
             raise
         except Exception as error:  # whatever it is, and raised again: how the call ended is in doubt
@@ -149,12 +153,25 @@ class _HookedCall:
         self._told.append((message, outcome))
         return message
 
+    def insist(self, request: ToolCallRequest, name: str) -> None:
+        """Raise ContractError where the hook of this name asks for another call than the one that is journaled."""
+        call, asked = self._call, request.tool_call
+        if request.tool is not self._tool or asked["name"] != call.tool_name or asked["id"] != call.call_id:
+            raise ContractError(f"middleware: {name} asked for another tool than {call.tool_name}; the journal holds this call.")
+
+    def returned(self, result: Any, name: str) -> Any:
+        """Return what the hook of this name returned; who was the first to return what is no message is remembered."""
+        if not isinstance(result, ToolMessage) and (self._odd is None or self._odd[0] is not result):
+            self._odd = (result, name)
+        return result
+
     def outcome_of(self, result: Any) -> Outcome:
         """Return what the outermost hook's result means."""
         if self._doubt is not None:  # a hook may have told it as a failure, and it is none: nobody knows how the call ended
             raise self._doubt
         if not isinstance(result, ToolMessage):
-            raise ContractError(f"middleware: wrap_tool_call returned a {type(result).__name__}; this agent takes a ToolMessage only.")
+            whose = "wrap_tool_call" if self._odd is None else self._odd[1]
+            raise ContractError(f"middleware: {whose} returned a {type(result).__name__}; this agent takes a ToolMessage only.")
         known = next((outcome for message, outcome in self._told if message is result), None)
         return known or Outcome(result.content, result.artifact, failed=result.status == "error")
 
@@ -180,22 +197,36 @@ def _refuse(one: Any, base: Any) -> None:
 
 
 def _wrapped(one: Any, handler: Any) -> Any:
+    name = f"{one.name}.wrap_model_call"
+
     async def wrapped(request: Any) -> Any:
         from langchain.agents.middleware import ModelResponse
 
-        return ModelResponse(result=[_reply_of(await one.awrap_model_call(request, handler))])
+        async def inner(given: Any) -> Any:
+            _insist(request, given, name)
+            return await handler(given)
+
+        with blamed(f"middleware: {name}"):
+            return ModelResponse(result=[_reply_of(await one.awrap_model_call(request, inner), name)])
 
     return wrapped
 
 
-def _wrapped_tool(one: Any, handler: Any) -> Any:
+def _wrapped_tool(one: Any, hooked: _HookedCall, handler: Any) -> Any:
+    name = f"{one.name}.wrap_tool_call"
+
     async def wrapped(request: Any) -> Any:
-        return await one.awrap_tool_call(request, handler)
+        async def inner(given: Any) -> Any:
+            hooked.insist(given, name)
+            return await handler(given)
+
+        with blamed(f"middleware: {name}"):
+            return hooked.returned(await one.awrap_tool_call(request, inner), name)
 
     return wrapped
 
 
-def _insist(asked: Any, given: Any) -> None:
+def _insist(asked: Any, given: Any, name: str) -> None:
     """Raise ConfigError where a hook changed what the agent has promised something about."""
     same = len(given.tools) == len(asked.tools) and all(one is other for one, other in zip(given.tools, asked.tools, strict=True))
     changed = {
@@ -207,19 +238,19 @@ def _insist(asked: Any, given: Any) -> None:
     }
     what = next((name for name, is_changed in changed.items() if is_changed), None)
     if what is not None:
-        raise ContractError(f"middleware: wrap_model_call changed {what}, which this agent cannot honour.")
+        raise ContractError(f"middleware: {name} changed {what}, which this agent cannot honour.")
 
 
-def _reply_of(response: Any) -> AIMessage:
+def _reply_of(response: Any, name: str) -> AIMessage:
     if getattr(response, "command", None) is not None:
-        raise ContractError("middleware: wrap_model_call returned a Command; this agent's state takes no updates of others.")
+        raise ContractError(f"middleware: {name} returned a Command; this agent's state takes no updates of others.")
     response = getattr(response, "model_response", response)
     if isinstance(response, AIMessage):
         return response
     result = getattr(response, "result", None)
     if isinstance(result, list) and len(result) == 1 and isinstance(result[0], AIMessage):
         return result[0]
-    raise ContractError(f"middleware: wrap_model_call returned {response!r}; one AIMessage was due.")
+    raise ContractError(f"middleware: {name} returned {response!r}; one AIMessage was due.")
 
 
 def _message(call: ToolCall, outcome: Outcome) -> ToolMessage:
