@@ -288,11 +288,15 @@ class Driver:
             await asyncio.shield(self._let_go(turn))
 
     async def unbegun(self, claim: Claim) -> None:
-        """The caller went away before the turn began: it can go on, or be followed by another input."""
+        """The caller went away before the turn began: it can go on, or be followed by another input.
+
+        One that its process died on is left as that left it: what was told of it is not known any better now.
+        """
         storage, row = self._agent.storage, claim.turn
         assert row is not None, "a granted claim names its turn"
+        died = claim.outcome == "resume" and claim.died
         with contextlib.suppress(StorageError, NotDurable, LeaseLost):
-            storage.put(replace(row, status="stopped"), fence=claim.fence)
+            storage.put(replace(row, status="running" if died else "stopped"), fence=claim.fence)
             await storage.release(row.key, fence=claim.fence)
 
     async def _let_go(self, turn: Turn) -> None:

@@ -153,3 +153,22 @@ async def test_a_result_that_waits_for_its_verdict_is_told_to_nobody_by_whoever_
     run = await agent.resolve("r", run.pending[0]["call_id"], outcome=Approve())
     assert (run.status, told(seen)) == ("complete", [run.tool_calls[0].call_id])
     await agent.aclose()
+
+
+async def test_a_caller_that_goes_away_before_it_goes_on_leaves_what_died_as_it_was(tmp_path: Path) -> None:
+    """It was written down as stopped, so the next one took the calls of the killed process for told."""
+    agent = agent_in(tmp_path, ListObservability(), call("look", call_id="a"), "Fine.", rails=(Boss("tool_args", after=1),))
+    await agent.run("go", "r")
+    row = (await agent.storage.turns("default", "r"))[-1]
+    agent.storage.put(replace(row, status="running", result=None, delivered=False), fence=0)  # as a killed process leaves it
+    await agent.storage.durable(row.key)
+
+    async def gone(key: Any) -> Any:
+        raise asyncio.CancelledError
+
+    vars(agent.storage)["journal"] = gone  # what is asked between the claim and the graph
+    with pytest.raises(asyncio.CancelledError):
+        await agent.resume("r")
+    del vars(agent.storage)["journal"]
+    assert [row.status for row in await agent.storage.turns("default", "r")] == ["running"]
+    await agent.aclose()
