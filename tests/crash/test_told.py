@@ -78,5 +78,6 @@ async def test_the_calls_of_a_killed_turn_are_told_by_whoever_closes_it(tmp_path
             for row in await agent.storage.turns("default", "r")
         }
     lines = [line.split()[1] for line in told(tmp_path, "calls.log")]
-    assert lines == [*keys[1], *keys[2]], "each once, the closed turn's first"
+    assert lines[: len(keys[1])] == keys[1], "the closed turn's first"
+    assert sorted(lines[len(keys[1]) :]) == sorted(keys[2]), "each once; parallel calls end in any order"
     assert [line.split()[1:3] for line in told(tmp_path)] == [["1", "failed"], ["2", "complete"]]
