@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 from agent_graph.decisions.usage import Usage, read_usage
 from agent_graph.errors import ContractError
 
-__all__ = ["Call", "Reply", "Usage", "is_cut", "is_withheld", "read_cost", "read_reply", "read_usage"]
+__all__ = ["Call", "Reply", "Usage", "is_cut", "read_cost", "read_reply", "read_usage", "withheld"]
 
 UNNAMED: Final = "unnamed_tool"
 """The name of a call that names no tool: APIs refuse a history with an empty one."""
@@ -248,9 +248,10 @@ def _finish(metadata: Mapping[str, Any]) -> str | None:
     return "length" if reason is not None and is_cut(reason) else reason
 
 
-def is_withheld(reason: object) -> bool:
-    """Return whether a finish reason says that the provider withheld the rest, or all, for what it was about."""
-    return isinstance(reason, str) and reason.lower() in _WITHHELD
+def withheld(metadata: Mapping[str, Any]) -> str | None:
+    """Return the finish reason by which a provider says that it withheld the rest, or all, for what it was about; None for another."""
+    reason = _text(metadata, _FINISHES)
+    return reason if reason is not None and reason.lower() in _WITHHELD else None
 
 
 def is_cut(reason: str) -> bool:

@@ -17,7 +17,7 @@ from langgraph.types import Command, Send
 
 from agent_graph.decisions import compression, prompt, routing
 from agent_graph.decisions.budget import Land, Refuse
-from agent_graph.decisions.replies import is_withheld
+from agent_graph.decisions.replies import withheld
 from agent_graph.errors import ContractError, blamed
 from agent_graph.events import StepFinished
 from agent_graph.guardrails import judge
@@ -247,8 +247,7 @@ async def _after(turn: Turn, state: RunState, reply: AIMessage, text: TextRelay,
         reply, written, ended_by = await hooked.after_model(turn, state["messages"], reply, step)
     if text.live is None:
         text.tell(reply)
-    reason = reply.response_metadata.get("finish_reason") or reply.response_metadata.get("stop_reason")
-    if is_withheld(reason):
+    if reason := withheld(reply.response_metadata):
         turn.warn(f"the provider withheld a reply, or the rest of it, for what it was about (finish reason {reason!r}).", step=step)
     calls = sends(turn, reply, step)
     stages = ("reply",) if calls and ended_by is None else ("reply", "output")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +68,8 @@ class Driver:
         if claim.turn is not None and claim.outcome in ("stored", "waiting"):
             return await self._stored(claim.turn, asked)
         assert claim.turn is not None, "a granted claim names its turn"
-        try:
-            await close_earlier(self._agent, claim)
+        async with self.beginning(claim):
             turn = await self._turn(claim, asked)
-        except BaseException:
-            await asyncio.shield(self.unbegun(claim))
-            raise
         owner.works_on(turn)
         return await self._through_the_graph(turn, asked, resumed=claim.outcome == "resume")
 
@@ -287,8 +283,18 @@ class Driver:
                     turn.put_turn("stopped", result=False)
             await asyncio.shield(self._let_go(turn))
 
-    async def unbegun(self, claim: Claim) -> None:
-        """The caller went away before the turn began: it can go on, or be followed by another input.
+    @contextlib.asynccontextmanager
+    async def beginning(self, claim: Claim) -> AsyncIterator[None]:
+        """Finish what the claim has closed, and let go of the turn where the block that makes it does not come to its end."""
+        try:
+            await close_earlier(self._agent, claim)
+            yield
+        except BaseException:  # whatever it is, the caller's going away too: the lease must not outlive it
+            await asyncio.shield(self._unbegun(claim))
+            raise
+
+    async def _unbegun(self, claim: Claim) -> None:
+        """The turn did not begin: it can go on, or be followed by another input.
 
         One that its process died on is left as that left it: what was told of it is not known any better now.
         """

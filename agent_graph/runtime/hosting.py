@@ -7,7 +7,6 @@ resumes in another process or takes up again from an earlier checkpoint (a fork)
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,7 +18,6 @@ from langchain_core.messages import HumanMessage
 
 from agent_graph.errors import ConfigError, LeaseLost, RunConflict, RunInProgress
 from agent_graph.runtime.asked import Asked
-from agent_graph.runtime.closing import close_earlier
 from agent_graph.runtime.owner import Owner
 
 if TYPE_CHECKING:
@@ -77,12 +75,8 @@ class Hosting:
         return await self._hosted(self._driver.granted(claim, asked), owner)
 
     async def _hosted(self, claim: Claim, owner: Owner) -> Turn:
-        try:
-            await close_earlier(self._agent, claim)
+        async with self._driver.beginning(claim):
             turn = await self._driver.opened(claim)
-        except BaseException:
-            await asyncio.shield(self._driver.unbegun(claim))
-            raise
         turn.direct, turn.owner = True, owner
         owner.works_on(turn)
         turn.start_clock()

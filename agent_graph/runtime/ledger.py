@@ -24,10 +24,12 @@ from agent_graph.runtime.account import nano
 from agent_graph.runtime.turn_account import Asked, TurnAccount, tree_lock
 from agent_graph.storage.port import LedgerRow
 
-__all__ = ["Ledger", "Reserved"]
+__all__ = ["NOT_MADE", "Ledger", "Reserved"]
 
 ROUNDS = 100
 """So often a reservation is tried that a shared budget refused, each time by what it holds by then."""
+NOT_MADE = "the call was not made"
+"""Why a row whose reservation came to nothing costs nothing."""
 _UNPRICED = json.dumps({"unpriced": True})
 _JSON = json.JSONEncoder(default=str)
 
@@ -129,7 +131,7 @@ class Ledger:
         try:
             told = await asyncio.gather(*(asked.answer for asked in answers))
         except BaseException:
-            self.unbilled(row.entry, "the call was not made")
+            self.unbilled(row.entry, NOT_MADE)
             raise
         for asked, answer in zip(answers, told, strict=True):
             asked.learn(answer)

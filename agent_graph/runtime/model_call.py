@@ -31,7 +31,7 @@ from agent_graph.errors import AgentGraphError, ContractError, LLMError, blame, 
 from agent_graph.failpoints import failpoint
 from agent_graph.runtime.billing import CostTeller, never_billed, telling
 from agent_graph.runtime.circuits import Circuit, circuit_of
-from agent_graph.runtime.ledger import Reserved
+from agent_graph.runtime.ledger import NOT_MADE, Reserved
 
 if TYPE_CHECKING:
     from agent_graph.decisions.retry import Failure
@@ -305,7 +305,7 @@ class ModelCall:
             await turn.account.durable()
             time_s = self._time_to_call_s()  # a slow disk takes of it
         except BaseException:
-            turn.unbilled(entry, "the call was not made")
+            turn.unbilled(entry, NOT_MADE)
             raise
         failpoint("model.before_call")
         teller = CostTeller(lambda reply: self._governor.bill(turn, candidate, reply, self._input_tokens))

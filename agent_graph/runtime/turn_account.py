@@ -117,8 +117,10 @@ class TurnAccount:
         """The rows of each turn below by its name, oldest first: one for each day, or budget, in which it counts here."""
         self._begun: dict[int, float] = {}
         """When each open reservation was made: what becomes of it counts where that did."""
+        self._is_beside = parent is not None and _are_one(storage, parent._storage)
+        """Whether the turn above writes to the same storage, so that one transaction reaches both."""
         own = () if budget is None else (Share(key.namespace, budget),)
-        inherited = () if parent is None or not self._beside(parent) else parent.shares
+        inherited = () if parent is None or not self._is_beside else parent.shares
         self.shares: tuple[Share, ...] = tuple(dict.fromkeys((*own, *inherited)))
         """The budgets shared by name in which this turn's own rows count."""
         self.holding = Holding(write=partial(storage.put, fence=fence), next_entry=self._numbers.next)
@@ -283,18 +285,11 @@ class TurnAccount:
             yield account
             account = account.parent
 
-    def _beside(self, other: TurnAccount) -> bool:
-        """Return whether both write to the same storage, so that one transaction reaches both."""
-        here, there = self._storage, other._storage
-        if here is there or ":memory:" in (here.location, there.location):
-            return here is there
-        return here.location == there.location or os.path.realpath(here.location) == os.path.realpath(there.location)
-
     def _all_shares(self) -> Iterator[tuple[TurnAccount, Share]]:
         """Yield the shared budgets in which this turn's calls count, each with the account whose rows count there."""
         below: TurnAccount | None = None
         for account in self._line():
-            if below is None or not account._beside(below):
+            if below is None or not below._is_beside:
                 yield from ((account, share) for share in account.shares)
             below = account
 
@@ -303,8 +298,7 @@ class TurnAccount:
         parent = self.parent
         if parent is None or parent.ended:
             return []
-        apart = not self._beside(parent)
-        return parent._book_child(self._name, self._agent, self.sums, at=at, apart=apart, reserving=reserving, over=over)
+        return parent._book_child(self._name, self._agent, self.sums, at=at, apart=not self._is_beside, reserving=reserving, over=over)
 
     def _book_child(
         self, name: str, agent: str, sums: Totals, *, at: float | None, apart: bool = False, reserving: bool = False, over: bool = False
@@ -353,6 +347,13 @@ class TurnAccount:
             usage=name,
             charges=charges,
         )
+
+
+def _are_one(here: Storage, there: Storage) -> bool:
+    """Return whether two storages keep their rows in the same place."""
+    if here is there or ":memory:" in (here.location, there.location):
+        return here is there
+    return here.location == there.location or os.path.realpath(here.location) == os.path.realpath(there.location)
 
 
 def _booked(rows: Sequence[LedgerRow], place: int, sums: Totals, *, over: bool) -> list[LedgerRow]:

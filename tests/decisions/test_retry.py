@@ -98,7 +98,7 @@ def returned(result: Any) -> BaseException:
 
     try:
         Mine(responses=["hi"]).invoke("q")
-    except Exception as error:
+    except Exception as error:  # whatever langchain-core makes of it: that is what is looked at
         return error
     raise AssertionError("langchain-core takes it")
 

@@ -44,7 +44,7 @@ from agent_graph.runtime.billing import never_billed
 from agent_graph.runtime.counter import Counter
 from agent_graph.runtime.deadline import Expired
 from agent_graph.runtime.landing import OF_SIZE, with_texts
-from agent_graph.runtime.ledger import Reserved
+from agent_graph.runtime.ledger import NOT_MADE, Reserved
 from agent_graph.runtime.turn import Turn
 from agent_graph.storage.port import Storage
 from agent_graph_adapters.langchain.middleware.both_ways import AWAITING, BLOCKING, Wait, as_async, run_through
@@ -57,7 +57,6 @@ __all__ = ["BudgetMiddleware", "reserving"]
 LANDING_TOKENS = estimate_text(LANDING)
 AFTER_TOKENS = 1_000
 """What a reply and the results of its calls add to the input of a landing behind it, as a rule."""
-NOT_MADE = "the call was not made"
 TURN = "agent_graph_turn"
 """Key of the state under which the id of the message that began the turn is kept."""
 
