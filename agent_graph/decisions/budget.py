@@ -50,6 +50,7 @@ __all__ = [
     "Spent",
     "admit",
     "landing_share_s",
+    "nano",
     "violation",
 ]
 
@@ -360,7 +361,7 @@ def _left(account: Account, landing: Estimate | None) -> _Room:
 
 def _in_whole_nano(held: Estimate) -> Estimate:
     """Return what a row of the ledger holds for `held`: else it and the call, each rounded up there, might not fit where both do here."""
-    return replace(held, cost_usd=(held.cost_usd / NANO_USD).to_integral_value(rounding=ROUND_CEILING) * NANO_USD)
+    return replace(held, cost_usd=nano(held.cost_usd) * NANO_USD)
 
 
 def _tokens(call: Estimate) -> int:
@@ -393,6 +394,11 @@ def _key_of(key: Key, accounts: Sequence[Account], call: Estimate, landing: Esti
     short = (account for account in accounts if _Room.of((account,), behind=landing, held=held).short_of(call) == key)
     account = next(short, None) if key in ("max_tokens", "max_cost_usd") else None
     return "budget" if account is not None and account.shared else key
+
+
+def nano(amount: Decimal) -> int:
+    """Return USD as nano-USD, rounded up: a price below a nano-dollar must not count as nothing."""
+    return int((amount / NANO_USD).to_integral_value(rounding=ROUND_CEILING))
 
 
 def plain(value: Decimal | float | None) -> str:

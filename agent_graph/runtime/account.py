@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import Any, Literal
 
 from agent_graph.decisions import idempotency
@@ -24,7 +24,6 @@ __all__ = [
     "call_of",
     "from_json",
     "is_over",
-    "nano",
     "rebuild",
     "stored_run",
     "to_json",
@@ -84,11 +83,6 @@ def totals(rows: Iterable[LedgerRow]) -> Totals:
 def usd(nano: int) -> Decimal:
     """Return nano-USD as USD."""
     return Decimal(nano) / NANO
-
-
-def nano(amount: Decimal) -> int:
-    """Return USD as nano-USD, rounded up: a price below a nano-dollar must not count as nothing."""
-    return int((amount * NANO).to_integral_value(rounding=ROUND_CEILING))
 
 
 def to_json(run: AgentRun) -> str:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agent_graph.decisions.budget import NOTHING, Estimate
-from agent_graph.runtime.account import nano, usd
+from agent_graph.decisions.budget import NOTHING, Estimate, nano
+from agent_graph.runtime.account import usd
 from agent_graph.storage.port import Charge, LedgerRow
 
 if TYPE_CHECKING:

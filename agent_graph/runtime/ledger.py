@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from agent_graph.decisions.budget import NOTHING, Admission, Land, Normal, Refuse
-from agent_graph.runtime.account import nano
+from agent_graph.decisions.budget import NOTHING, Admission, Land, Normal, Refuse, nano
 from agent_graph.runtime.turn_account import Asked, TurnAccount, tree_lock
 from agent_graph.storage.port import LedgerRow
 

@@ -48,7 +48,10 @@ def book(connection: sqlite3.Connection, row: LedgerRow, redact: Redactor | None
 
 def give_back(connection: sqlite3.Connection, namespace: str, run_id: str, turn: int | None = None) -> None:
     """Let nothing be held any more for a landing of this run (of one `turn`; None: of each), and of the turns that were begun inside it."""
-    which, values = "namespace = ? AND run_id = ? AND turn = coalesce(?, turn)", (namespace, run_id, turn)
+    which = "namespace = ? AND run_id = ?"
+    values: list[str | int] = [namespace, run_id]
+    if turn is not None:  # else the index would not be used for it, and every end of a turn would read the rows of all before it
+        which, values = f"{which} AND turn = ?", [*values, turn]
     sql = f"SELECT {LEDGER_COLUMNS} FROM ag_ledger WHERE {which} AND kind = 'landing' AND state = 'reserved'"  # noqa: S608 - constants only
     for found in connection.execute(sql, values).fetchall():
         book(connection, replace(read_ledger(found), state="failed"), None)
