@@ -152,8 +152,7 @@ async def _landed_on_another(
     count = turn.agent.count(turn, turn.conversion.to_spec(asked))
     again = turn.agent.governor.call(turn, input_tokens=count, step=state["step"] + 1, landing=True, without=tuple(spent))
     said = await again.admission()
-    less = await _shortened(turn, state, said, without=tuple(spent)) if isinstance(said, Refuse) else None
-    if less is not None and isinstance(said, Refuse):
+    if isinstance(said, Refuse) and (less := await _shortened(turn, state, said, without=tuple(spent))) is not None:
         _say_shortened(turn, less, said)
         again, asked = less.call, less.shown
     try:
